@@ -1,0 +1,42 @@
+//! How a sandbox ended, as its backend reports it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What a backend knows of the end of a sandbox. Stored with the attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitReport {
+    pub status: ExitStatus,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+}
+
+/// How the main container ended. A sandbox that vanished has none of these: it is never an exit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ExitStatus {
+    /// The main process ended by itself, or by a signal (128 + n).
+    Code {
+        code: i32,
+        /// The kernel killed a process of this sandbox for memory. The code decides all the same.
+        #[serde(default)]
+        oom_killed: bool,
+    },
+    /// It never ran: the engine could not start it (`code` as the engine gives it: 126, 127, …).
+    StartFailed { code: i32, message: String },
+    /// The engine went down under it, and took it with it.
+    EngineStopped { code: i32 },
+}
+
+impl ExitStatus {
+    /// The exit code to show, if the main process had one.
+    pub const fn code(&self) -> Option<i32> {
+        match self {
+            Self::Code { code, .. } | Self::StartFailed { code, .. } | Self::EngineStopped { code } => {
+                Some(*code)
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Names and labels of sandboxes, the same on every backend. Pure.
+
+use std::collections::BTreeMap;
+
+use super::{LaunchRequest, SandboxKey};
+use crate::ids::{AttemptId, InstallationId, TaskId};
+
+pub const LABEL_INSTALLATION: &str = "supercargo.dev/installation";
+pub const LABEL_RUN: &str = "supercargo.dev/run";
+pub const LABEL_TASK: &str = "supercargo.dev/task";
+pub const LABEL_ATTEMPT: &str = "supercargo.dev/attempt";
+pub const LABEL_SPEC: &str = "supercargo.dev/spec";
+
+/// The folder in the sandbox that is ours.
+pub const OUTPUT_DIR: &str = "/supercargo";
+/// Where `$SUPERCARGO_OUTPUT` points.
+pub const OUTPUT_FILE: &str = "/supercargo/output.json";
+
+/// The name of a sandbox, from its key alone: 49 characters, fit for every backend.
+pub fn sandbox_name(key: &SandboxKey) -> String {
+    // The random end of the installation's id tells deployments on one engine apart.
+    let installation = key.installation.uuid().as_u128() & 0xffff_ffff;
+    format!("sc-{installation:08x}-{}", key.attempt.uuid().simple())
+}
+
+/// The name of a sandbox that was put aside.
+pub fn kept_name(key: &SandboxKey) -> String {
+    format!("{}-kept", sandbox_name(key))
+}
+
+pub fn is_kept_name(name: &str) -> bool {
+    name.ends_with("-kept")
+}
+
+pub fn labels(request: &LaunchRequest<'_>) -> BTreeMap<String, String> {
+    [
+        (LABEL_INSTALLATION, request.key.installation.to_string()),
+        (LABEL_RUN, request.run.to_string()),
+        (LABEL_TASK, request.task.to_string()),
+        (LABEL_ATTEMPT, request.key.attempt.to_string()),
+        (LABEL_SPEC, request.spec_hash.as_str().to_owned()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect()
+}
+
+/// The environment that every task gets on top of its own.
+pub fn environment(request: &LaunchRequest<'_>) -> BTreeMap<String, String> {
+    [
+        ("SUPERCARGO_OUTPUT", OUTPUT_FILE.to_owned()),
+        ("SUPERCARGO_RUN_ID", request.run.to_string()),
+        ("SUPERCARGO_TASK_ID", request.task.to_string()),
+        ("SUPERCARGO_ATTEMPT", request.attempt_no.to_string()),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect()
+}
+
+/// Who a labelled sandbox belongs to, where it is this installation's.
+pub fn owner(
+    installation: InstallationId,
+    label: impl Fn(&str) -> Option<String>,
+) -> Option<(TaskId, AttemptId)> {
+    let mine = label(LABEL_INSTALLATION)? == installation.to_string();
+    let task = label(LABEL_TASK)?.parse().ok()?;
+    let attempt = label(LABEL_ATTEMPT)?.parse().ok()?;
+    mine.then_some((task, attempt))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(installation: &str, attempt: &str) -> SandboxKey {
+        SandboxKey {
+            installation: installation.parse().unwrap(),
+            attempt: attempt.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_name_depends_on_the_key_alone() {
+        let a = key("01920000-0000-7000-8000-00000000abcd", "01930000-0000-7000-8000-000000000001");
+        let name = sandbox_name(&a);
+        assert_eq!(name, "sc-0000abcd-01930000000070008000000000000001");
+        assert!(is_kept_name(&kept_name(&a)) && !is_kept_name(&name));
+        let b = key("01920000-0000-7000-8000-00000000abce", "01930000-0000-7000-8000-000000000001");
+        assert_ne!(sandbox_name(&b), name);
+    }
+}

@@ -1,0 +1,267 @@
+//! What goes over the [`Runner`](super::Runner) interface.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncRead;
+
+use crate::domain::exit::ExitReport;
+use crate::domain::failure::Failure;
+use crate::domain::outcome::StoredFile;
+use crate::domain::spec::{SpecHash, TaskSpec};
+use crate::ids::{AttemptId, AttemptNo, InstallationId, RunId, TaskId};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RunnerKind {
+    Docker,
+    Simulated,
+}
+
+impl RunnerKind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Simulated => "simulated",
+        }
+    }
+}
+
+/// Names a sandbox on its backend: everything but the exit, the log and the outputs is reached by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SandboxKey {
+    pub installation: InstallationId,
+    pub attempt: AttemptId,
+}
+
+/// The identity an engine gives itself (Docker's `/info` ID): "not found" counts only from the same one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EngineId(pub String);
+
+impl fmt::Display for EngineId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether an engine can be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineState {
+    /// Not asked yet.
+    Connecting,
+    Ready {
+        id: EngineId,
+        version: String,
+    },
+    Down {
+        since: Timestamp,
+        why: String,
+    },
+}
+
+/// Points at a sandbox on its backend. Opaque to everyone but the runner that made it, stored with the
+/// attempt, versioned for upgrades.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handle {
+    pub version: u32,
+    pub state: serde_json::Value,
+}
+
+#[derive(Debug)]
+pub struct LaunchRequest<'a> {
+    pub key: SandboxKey,
+    pub run: RunId,
+    pub task: TaskId,
+    pub attempt_no: AttemptNo,
+    pub spec: &'a TaskSpec,
+    pub spec_hash: &'a SpecHash,
+    /// The attempt was given to this engine: another one must not launch it.
+    pub engine: &'a EngineId,
+}
+
+#[derive(Debug, Clone)]
+pub struct Launched {
+    pub handle: Handle,
+    pub started_at: Timestamp,
+    /// What exactly runs, where the engine can say (`sha256:…`).
+    pub image_digest: Option<String>,
+    /// It had been launched before this call.
+    pub already: bool,
+}
+
+/// Hears of the steps of a launch as they happen: (reason, message), for the events of the task.
+pub trait Progress: Send + Sync {
+    fn step(&self, reason: &'static str, message: String);
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// Certainly not started, and why; whether it is tried again is in the table of reasons.
+    #[error("refused: {}", .0.message)]
+    Refused(Failure),
+    /// Certainly not started: the engine can't be asked now.
+    #[error("the engine can't be asked: {0}")]
+    Unavailable(String),
+    /// May have been started: inspect before anything else.
+    #[error("the answer of the engine was lost: {0}")]
+    Indeterminate(String),
+    /// Given up on request, certainly not started.
+    #[error("given up on request")]
+    Cancelled,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// No answer, or one that says nothing: ask again later.
+    #[error("the engine can't be asked: {0}")]
+    Unavailable(String),
+    /// Another engine answers at this target.
+    #[error("the target is now engine {found}, the attempt was given to {expected}")]
+    OtherEngine { expected: EngineId, found: EngineId },
+    /// A sandbox with this name is not ours, or was made from another spec.
+    #[error("{0}")]
+    Foreign(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum WaitError {
+    /// The engine that had it says that it is gone.
+    #[error("the sandbox is gone")]
+    Vanished,
+    #[error(transparent)]
+    Runner(#[from] RunnerError),
+}
+
+/// What the engine knows of a sandbox. What it can't say is an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observation {
+    /// The engine says that there is none.
+    Absent,
+    /// Made and not started.
+    Created,
+    Running {
+        handle: Handle,
+        started_at: Timestamp,
+    },
+    /// Ended; or its start failed for good.
+    Exited {
+        handle: Handle,
+        report: ExitReport,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KillMode {
+    /// The image's stop signal, SIGTERM by default.
+    Graceful,
+    /// SIGKILL.
+    Force,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KillAck {
+    Sent,
+    /// It does not run.
+    AlreadyGone,
+}
+
+/// What becomes of a sandbox that is accounted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposal {
+    /// Whatever state it is in.
+    Remove,
+    /// Put aside under another name. It must have ended.
+    Keep,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LogStream {
+    Stdout,
+    Stderr,
+}
+
+impl LogStream {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// A piece of the log with the engine's time: a line with its end, or a part of a long one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFrame {
+    /// Nanoseconds since the epoch.
+    pub at: i64,
+    pub stream: LogStream,
+    pub bytes: Bytes,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectRequest {
+    /// The file that `$SUPERCARGO_OUTPUT` names is read up to this size.
+    pub json_limit: u64,
+    /// Output name → path in the sandbox.
+    pub files: BTreeMap<String, String>,
+    pub file_limit: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collected {
+    pub json: JsonFile,
+    pub files: BTreeMap<String, FileResult>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JsonFile {
+    Absent,
+    Bytes(Vec<u8>),
+    TooLarge { size: u64 },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileResult {
+    Stored(StoredFile),
+    Missing,
+    TooLarge { size: u64 },
+    /// There, and not something that can be handed back (a device, a socket).
+    Unsuitable(String),
+}
+
+/// Takes the file outputs of one attempt.
+#[async_trait]
+pub trait OutputSink: Send + Sync {
+    /// Stores what `body` gives, for good, in place of anything stored under this name before.
+    async fn store(
+        &self,
+        name: &str,
+        path: &str,
+        media_type: &str,
+        body: &mut (dyn AsyncRead + Send + Unpin),
+    ) -> Result<StoredFile, SinkError>;
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the object store can't take it: {0}")]
+pub struct SinkError(pub String);
+
+impl From<SinkError> for RunnerError {
+    fn from(it: SinkError) -> Self {
+        Self::Unavailable(it.to_string())
+    }
+}
+
+/// A sandbox found on a backend by its labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedSandbox {
+    pub attempt: AttemptId,
+    pub task: TaskId,
+    pub created_at: Timestamp,
+    /// Put aside on purpose.
+    pub kept: bool,
+}
