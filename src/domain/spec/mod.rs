@@ -197,14 +197,19 @@ mod opt_duration_ms {
     use serde::{Deserialize, Deserializer, Serializer};
 
     #[expect(clippy::ref_option, reason = "serde's `with` hands it so")]
-    pub(super) fn serialize<S: Serializer>(it: &Option<SignedDuration>, s: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        it: &Option<SignedDuration>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
         match it {
             Some(it) => super::duration_ms::serialize(it, s),
             None => s.serialize_none(),
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SignedDuration>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Option<SignedDuration>, D::Error> {
         Ok(Option::<i64>::deserialize(d)?.map(SignedDuration::from_millis))
     }
 }
