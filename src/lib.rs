@@ -3,6 +3,8 @@
 pub mod clock;
 pub mod domain;
 pub mod ids;
+pub mod logs;
+pub mod outputs;
 pub mod runner;
 pub mod store;
 pub mod wake;

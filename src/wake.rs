@@ -74,6 +74,11 @@ impl Wake {
         self.inner.other_processes.notified().await;
     }
 
+    /// Whether anybody in this process waits for changes of this task.
+    pub fn is_watched(&self, task: TaskId) -> bool {
+        self.inner.tasks().contains_key(&task)
+    }
+
     /// Hears of a task. Subscribe first, look at the database then: no change is missed in between.
     pub fn subscribe(&self, task: TaskId) -> Subscription {
         let receiver =

@@ -12,7 +12,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use parse::{Limits, parse};
+pub use parse::{Limits, is_output_name, parse};
 pub use reader::{Fault, ObjectReader, suggest};
 
 /// One container to run, with every default filled in.
