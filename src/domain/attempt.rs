@@ -326,7 +326,8 @@ impl Attempt {
         match &self.sandbox {
             Sandbox::Unknown => self.unknown(now),
             Sandbox::Absent => self.absent(),
-            Sandbox::Created if self.stop.is_some() => Action::Discard,
+            // One that ran is not made again by us: somebody else put this in its place.
+            Sandbox::Created if self.stop.is_some() || self.started_at.is_some() => Action::Discard,
             Sandbox::Created => Action::Launch,
             Sandbox::Running => self.running(now),
             Sandbox::Exited(exit) => match &self.collected {
@@ -419,7 +420,11 @@ pub const PHASE_DIAGRAM: &[(&str, &str, &str)] = &[
     ("starting", "running", "started"),
     ("starting", "failed", "refused by the engine"),
     ("starting", "cancelled", "cancelled before it started"),
-    ("starting", "queued", "platform failure with budget left"),
+    (
+        "starting",
+        "queued",
+        "its engine went away before the start, or platform failure with budget left",
+    ),
     ("running", "finishing", "exit seen"),
     ("running", "failed", "removed by somebody else"),
     ("running", "queued", "platform failure with budget left"),

@@ -108,6 +108,22 @@ pub fn unpack(chunk: &StoredChunk) -> Result<Vec<LogFrame>, Error> {
     Ok(frames)
 }
 
+/// The bytes of stdout in a chunk that is not stored yet.
+pub fn stdout_of(chunk: &NewChunk) -> Result<Vec<u8>, Error> {
+    let stored = StoredChunk {
+        seq: chunk.seq,
+        byte_offset: chunk.byte_offset,
+        byte_len: chunk.byte_len,
+        last_at: chunk.last_at,
+        crc32c: chunk.crc32c,
+        encoding: chunk.encoding.to_owned(),
+        data: chunk.data.clone(),
+    };
+    let frames = unpack(&stored)?;
+    let stdout = frames.iter().filter(|it| it.stream == LogStream::Stdout);
+    Ok(stdout.flat_map(|it| it.bytes.iter().copied()).collect())
+}
+
 fn read_frame(packed: &Bytes, position: &mut usize, at: &mut i64) -> Option<LogFrame> {
     let stream = match packed.get(*position)? {
         1 => LogStream::Stdout,

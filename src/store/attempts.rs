@@ -31,6 +31,9 @@ pub struct AttemptEnd {
     pub outcome: Outcome,
     pub started_at: Option<Timestamp>,
     pub finished_at: Timestamp,
+    /// Where it ended before it was written that it runs.
+    pub handle: Option<serde_json::Value>,
+    pub image_digest: Option<String>,
     pub outputs: Vec<Output>,
     pub seals: LogSeals,
     /// The last chunks of the log, not stored yet.
@@ -157,7 +160,7 @@ async fn end_task(
                 (task_id, attempt_no, attempt_id, state, exit_code, failure, target, engine_id, worker_id,
                  handle, image_digest, keep_sandbox, log, queued_at, claimed_at, started_at, finished_at)
             select task_id, attempt_no, attempt_id, $3, $4, $5::text::json, target, engine_id, worker_id,
-                   handle, image_digest, $6, $7::text::json, queued_at, claimed_at, coalesce(started_at, $8), $9
+                   coalesce(handle, $10), coalesce(image_digest, $11), $6, $7::text::json, queued_at, claimed_at, coalesce(started_at, $8), $9
             from gone
         ), ended as (
             insert into ended_tasks
@@ -176,6 +179,8 @@ async fn end_task(
         seals,
         opt_sql(end.started_at) as _,
         sql(end.finished_at),
+        end.handle,
+        end.image_digest,
     )
     .fetch_one(connection)
     .await?;
@@ -197,7 +202,7 @@ async fn requeue(
             (task_id, attempt_no, attempt_id, state, exit_code, failure, target, engine_id, worker_id,
              handle, image_digest, keep_sandbox, log, queued_at, claimed_at, started_at, finished_at)
         select task_id, attempt_no, attempt_id, $3, $4, $5::text::json, target, engine_id, worker_id,
-               handle, image_digest, $6, $7::text::json, queued_at, claimed_at, coalesce(started_at, $8), $9
+               coalesce(handle, $10), coalesce(image_digest, $11), $6, $7::text::json, queued_at, claimed_at, coalesce(started_at, $8), $9
         from live_tasks where task_id = $1 and fence = $2
         "#,
         task.uuid(),
@@ -209,6 +214,8 @@ async fn requeue(
         seals,
         opt_sql(end.started_at) as _,
         sql(end.finished_at),
+        end.handle,
+        end.image_digest,
     )
     .execute(&mut *connection)
     .await?;

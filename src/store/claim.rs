@@ -144,6 +144,58 @@ impl Store {
         rows.into_iter().map(Row::into_claimed).collect()
     }
 
+    /// Takes a task again that this worker holds, to begin with it anew. None: it holds it no more.
+    pub async fn retake(
+        &self,
+        worker: WorkerId,
+        task: TaskId,
+    ) -> Result<Option<ClaimedTask>, Error> {
+        let row = sqlx::query_as!(
+            Row,
+            r#"
+            with taken as (
+                update live_tasks set fence = fence + 1 where task_id = $2 and worker_id = $1 returning *
+            )
+            select c.task_id as "task_id!", s.run_id as "run_id!", c.attempt_id as "attempt_id!",
+                   c.attempt_no as "attempt_no!", c.fence as "fence!", c.state as "state!",
+                   c.target as "target!", c.engine_id, c.stop_reason, c.started_at,
+                   c.platform_failures as "platform_failures!", s.spec as "spec!", s.spec_hash as "spec_hash!"
+            from taken c join task_specs s on s.task_id = c.task_id
+            "#,
+            worker.uuid(),
+            task.uuid(),
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(Row::into_claimed).transpose()
+    }
+
+    /// Whether the attempt is still held under this fence.
+    pub async fn holds(&self, task: TaskId, fence: Fence) -> Result<bool, Error> {
+        let row = sqlx::query_scalar!(
+            r#"select 1 as "one!" from live_tasks where task_id = $1 and fence = $2"#,
+            task.uuid(),
+            fence.0
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.is_some())
+    }
+
+    /// Puts a task back into the queue that was certainly not started: the same attempt waits again.
+    pub async fn unclaim(&self, task: TaskId, fence: Fence) -> Result<(), Error> {
+        let updated = sqlx::query!(
+            "update live_tasks
+             set state = 'queued', worker_id = null, engine_id = null, claimed_at = null, fence = fence + 1
+             where task_id = $1 and fence = $2 and state = 'starting'",
+            task.uuid(),
+            fence.0,
+        )
+        .execute(&self.pool)
+        .await?;
+        if updated.rows_affected() == 0 { Err(Error::Fenced) } else { Ok(()) }
+    }
+
     /// Takes over from workers whose lease has expired what this one can reach: only tasks that were given
     /// to an engine that it is connected to.
     pub async fn take_expired(
