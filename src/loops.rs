@@ -36,9 +36,9 @@ pub async fn run<T, E, F, W>(
     let mut failures = 0_u32;
     loop {
         let ticked = AssertUnwindSafe(tick()).catch_unwind().await;
-        let pause = match ticked {
+        let pause = match &ticked {
             Ok(Ok(Next::AtOnce)) => Duration::ZERO,
-            Ok(Ok(Next::After(pause))) => pause,
+            Ok(Ok(Next::After(pause))) => *pause,
             Ok(Err(error)) => {
                 tracing::warn!(loop.name = name, %error, failures, "the tick failed");
                 FIRST_BACKOFF.saturating_mul(1 << failures.min(10)).min(LONGEST_BACKOFF)

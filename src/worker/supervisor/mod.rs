@@ -10,27 +10,18 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::events::Journal;
 use super::slots::Slot;
 use super::{Shared, collect};
-use crate::domain::attempt::{Action, Attempt, Ending, Event, Sandbox};
-use crate::domain::exit::{ExitReport, ExitStatus};
-use crate::domain::failure::{Failure, Reason};
-use crate::domain::outcome::{self, Outcome, StopReason};
-use crate::domain::retry;
-use crate::domain::spec::{Cleanup, TaskSpec};
-use crate::domain::state::TaskState;
-use crate::ids::AttemptId;
-use crate::logs::MAIN_CONTAINER;
+use crate::domain::attempt::{Action, Attempt, Event, Sandbox};
+use crate::domain::exit::ExitStatus;
+use crate::domain::outcome::StopReason;
+use crate::domain::spec::TaskSpec;
 use crate::logs::pump::{LogEnd, Pump};
-use crate::runner::{
-    Collected, Disposal, EngineId, Handle, JsonFile, KillAck, KillMode, LaunchError, LaunchRequest,
-    Observation, Runner, SandboxKey, WaitError,
-};
-use crate::store::{self, AttemptEnd, AttemptFate, ClaimedTask, LogSeal, Recorded, Requeue};
+use crate::runner::{Disposal, EngineId, Handle, Observation, Runner, SandboxKey};
+use crate::store::{self, ClaimedTask};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
