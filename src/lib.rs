@@ -5,6 +5,7 @@ pub mod domain;
 pub mod ids;
 pub mod logs;
 pub mod outputs;
+pub mod postgres;
 pub mod runner;
 pub mod store;
 pub mod wake;
