@@ -7,6 +7,7 @@ pub mod logs;
 pub mod loops;
 pub mod maintenance;
 pub mod outputs;
+pub mod postgres;
 pub mod runner;
 pub mod scheduler;
 pub mod store;
