@@ -31,12 +31,12 @@ impl LogReader {
         Self { store, wake }
     }
 
-    /// The bytes of an attempt's log from `offset` on. Followed, it goes on as the log grows, goes over to
-    /// the next attempt, and ends with the task.
+    /// The bytes of a log from `offset` on, of one attempt or of the latest. Followed, it goes on as the log
+    /// grows and ends with the task; where no attempt was named, it goes over to the next one.
     pub fn stream(
         &self,
         task: TaskId,
-        attempt_no: AttemptNo,
+        attempt: Option<AttemptNo>,
         offset: u64,
         follow: bool,
     ) -> BoxStream<'static, Result<Bytes, Error>> {
@@ -44,7 +44,8 @@ impl LogReader {
             store: self.store.clone(),
             subscription: follow.then(|| self.wake.subscribe(task)),
             task,
-            attempt_no,
+            attempt,
+            goes_over: attempt.is_none(),
             offset: i64::try_from(offset).unwrap_or(i64::MAX),
             ready: VecDeque::new(),
             done: false,
@@ -86,7 +87,9 @@ struct Cursor {
     store: Store,
     subscription: Option<Subscription>,
     task: TaskId,
-    attempt_no: AttemptNo,
+    /// None until the latest one is known.
+    attempt: Option<AttemptNo>,
+    goes_over: bool,
     offset: i64,
     ready: VecDeque<Bytes>,
     done: bool,
@@ -102,19 +105,27 @@ impl Cursor {
                 return Ok(None);
             }
             // The state first, the chunks then: what an ended attempt wrote is all there.
-            let task = match &self.subscription {
-                Some(_) => self.store.find_task(self.task).await?,
-                None => None,
+            let task = if self.subscription.is_some() || self.attempt.is_none() {
+                self.store.find_task(self.task).await?
+            } else {
+                None
             };
-            if self.fill().await? {
+            let Some(attempt) = self.attempt.or(task.as_ref().map(|it| it.attempt_no)) else {
+                return Ok(None);
+            };
+            self.attempt = Some(attempt);
+            if self.fill(attempt).await? {
                 continue;
             }
             match (&mut self.subscription, task) {
-                (Some(_), Some(task)) if task.attempt_no > self.attempt_no => {
-                    self.attempt_no = self.attempt_no.next();
+                (Some(_), Some(task)) if task.attempt_no > attempt && self.goes_over => {
+                    self.attempt = Some(attempt.next());
                     self.offset = 0;
                 }
-                (Some(subscription), Some(task)) if !task.state.is_terminal() => {
+                (Some(subscription), Some(task))
+                    if !task.state.is_terminal() && task.attempt_no == attempt =>
+                {
+                    // Elapsed or changed: either way it is time to look.
                     let _ = tokio::time::timeout(LOOK_AGAIN, subscription.changed()).await;
                 }
                 _ => self.done = true,
@@ -123,10 +134,10 @@ impl Cursor {
     }
 
     /// Reads the next chunks. False: there are none.
-    async fn fill(&mut self) -> Result<bool, Error> {
+    async fn fill(&mut self, attempt: AttemptNo) -> Result<bool, Error> {
         let chunks = self
             .store
-            .chunks_from(self.task, self.attempt_no, MAIN_CONTAINER, self.offset, AT_ONCE)
+            .chunks_from(self.task, attempt, MAIN_CONTAINER, self.offset, AT_ONCE)
             .await?;
         for it in &chunks {
             let frames = chunk::unpack(it).map_err(|it| Error::Corrupt(it.to_string()))?;

@@ -47,7 +47,10 @@ pub use workers::{TargetHealth, WorkerTargets};
 pub struct Settings {
     pub url: String,
     pub max_connections: u32,
+    /// How long a caller waits for a free connection.
+    pub acquire_timeout: Duration,
     pub statement_timeout: Duration,
+    pub idle_in_transaction_timeout: Duration,
 }
 
 /// A pool of connections. Cheap to clone.
@@ -63,19 +66,20 @@ impl Store {
     /// Makes the pool. Connects when first used.
     pub fn open(settings: &Settings) -> Result<Self, Error> {
         let statement_timeout = settings.statement_timeout.as_millis().to_string();
+        let idle_timeout = settings.idle_in_transaction_timeout.as_millis().to_string();
         let options = PgConnectOptions::from_str(&settings.url)
             .map_err(|it| Error::Settings(format!("the database url is not valid: {it}")))?
             .application_name("supercargo")
             .options([
                 ("statement_timeout", statement_timeout.as_str()),
-                ("idle_in_transaction_session_timeout", "30000"),
+                ("idle_in_transaction_session_timeout", idle_timeout.as_str()),
                 ("default_transaction_isolation", "read committed"),
                 ("jit", "off"),
             ])
             .disable_statement_logging();
         let pool = PgPoolOptions::new()
             .max_connections(settings.max_connections)
-            .acquire_timeout(Duration::from_secs(5))
+            .acquire_timeout(settings.acquire_timeout)
             .test_before_acquire(false)
             .before_acquire(|connection, meta| {
                 Box::pin(async move {
