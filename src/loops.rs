@@ -60,7 +60,7 @@ pub async fn run<T, E, F, W>(
 
 /// For loops that nothing wakes.
 pub async fn nothing() {
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 #[cfg(test)]

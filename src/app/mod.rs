@@ -268,6 +268,7 @@ impl Parts<'_> {
             clock: Arc::clone(self.clock),
             objects: self.objects.clone(),
             keep,
+            keep_keys: self.config.retention.idempotency_keys,
         });
         tracker.spawn(loops::run("retention", stop.clone(), loops::nothing, move || {
             let retention = Arc::clone(&retention);
@@ -351,7 +352,7 @@ fn worker_settings(config: &Config) -> worker::Settings {
         heartbeat: config.worker.heartbeat,
         lease: config.worker.lease,
         poll: config.worker.poll,
-        log: pump::Limits { log_bytes: config.limits.log, chunk_bytes: config.logs.chunk },
+        log: pump::Limits { log_bytes: config.limits.log, chunk_bytes: config.logs.chunk, linger: config.logs.flush },
         output_json_bytes: config.limits.output_json as u64,
         output_file_bytes: config.limits.output_file,
     }

@@ -237,8 +237,6 @@ impl Attempt {
                 // The first reason stays: a cancel of what is being stopped anyway changes nothing.
                 self.stop.get_or_insert(reason);
             }
-            // Nothing is undone by asking for it too late.
-            (Ended, Event::StopRequested(_)) => {}
             (Starting | Running, Event::Observed(sandbox)) => self.observe(sandbox),
             // The exit is known already: what became of the sandbox since does not matter.
             (Finishing, Event::Observed(sandbox)) => {
@@ -267,20 +265,27 @@ impl Attempt {
                     stopping.forced = true;
                 }
             }
-            // It ended while the signal was on its way: the exit came first.
-            (Finishing, Event::Signalled { .. } | Event::Forced) => {}
+            // Nothing is undone by asking for it too late; and where it ended while the signal was on its
+            // way, the exit came first.
+            (Ended, Event::StopRequested(_))
+            | (Finishing, Event::Signalled { .. } | Event::Forced) => {}
             (Finishing, Event::Collected(fault)) => self.collected = Some(fault),
             (Starting | Running | Finishing, Event::Recorded) => self.phase = Ended,
             (
                 Queued,
-                Event::Observed(_) | Event::Started(_) | Event::Refused(_) | Event::AnswerLost,
+                Event::Observed(_)
+                | Event::Started(_)
+                | Event::Refused(_)
+                | Event::AnswerLost
+                | Event::Signalled { .. }
+                | Event::Forced
+                | Event::Collected(_)
+                | Event::Recorded,
             )
             | (
-                Queued,
-                Event::Signalled { .. } | Event::Forced | Event::Collected(_) | Event::Recorded,
+                Starting,
+                Event::Claimed(_) | Event::Signalled { .. } | Event::Forced | Event::Collected(_),
             )
-            | (Starting, Event::Claimed(_) | Event::Signalled { .. } | Event::Forced)
-            | (Starting, Event::Collected(_))
             | (Running, Event::Claimed(_) | Event::Refused(_) | Event::Collected(_))
             | (Finishing, Event::Claimed(_) | Event::Started(_) | Event::Refused(_))
             | (

@@ -96,7 +96,8 @@ pub fn format_duration(duration: SignedDuration) -> String {
     for (unit, ms) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)]
     {
         if rest >= ms {
-            text.push_str(&format!("{}{unit}", rest / ms));
+            text.push_str(&(rest / ms).to_string());
+            text.push_str(unit);
             rest %= ms;
         }
     }

@@ -27,6 +27,8 @@ pub struct Limits {
     /// Of one log; beyond it only the end is kept.
     pub log_bytes: u64,
     pub chunk_bytes: usize,
+    /// How long frames wait for company while somebody looks, and at the start, where most tasks end.
+    pub linger: Duration,
 }
 
 /// What a pump works on.
@@ -54,8 +56,7 @@ pub struct LogEnd {
     pub last_stdout_line: Option<String>,
 }
 
-/// How long frames wait for company. Short while somebody looks and at the start; most tasks end there.
-const QUICK_LINGER: Duration = Duration::from_millis(50);
+/// How long they wait otherwise.
 const SLOW_LINGER: Duration = Duration::from_secs(1);
 const QUICK_CHUNKS: i32 = 10;
 /// What is kept of the end of a log that is too long.
@@ -247,7 +248,7 @@ impl Pump {
 
     fn linger(&self, intake: &Intake) -> Duration {
         if intake.position.next_seq < QUICK_CHUNKS || self.wake.is_watched(self.task) {
-            QUICK_LINGER
+            self.limits.linger
         } else {
             SLOW_LINGER
         }

@@ -16,7 +16,7 @@ use crate::loops::Next;
 use crate::runner::{Disposal, EngineState, KillMode, OwnedSandbox, Runner, SandboxKey, Targets};
 use crate::store::{AttemptFate, Error, Store};
 
-const PERIOD: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_mins(1);
 /// While a target is away: its first look comes soon after it is back.
 const PERIOD_WHILE_AWAY: Duration = Duration::from_secs(2);
 /// How old an unknown sandbox must be.

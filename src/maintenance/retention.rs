@@ -10,7 +10,7 @@ use crate::loops::Next;
 use crate::outputs::FolderStore;
 use crate::store::Store;
 
-const PERIOD: Duration = Duration::from_secs(3_600);
+const PERIOD: Duration = Duration::from_hours(1);
 
 #[derive(Debug)]
 pub struct Retention {
@@ -19,13 +19,17 @@ pub struct Retention {
     pub objects: FolderStore,
     /// How long a task is kept after it was submitted.
     pub keep: SignedDuration,
+    /// How long its key is kept, at least.
+    pub keep_keys: Duration,
 }
 
 impl Retention {
     pub async fn tick(&self) -> anyhow::Result<Next> {
         self.store.ensure_partitions().await?;
         if let Ok(horizon) = self.clock.now().checked_sub(self.keep) {
-            for week in self.store.drop_partitions_before(horizon).await? {
+            for week in
+                self.store.drop_partitions_before(horizon, self.keep_keys.as_secs_f64()).await?
+            {
                 // The rows first: a file without a row is garbage, a row without its file is a lie.
                 self.objects.remove_week(&week).await?;
                 tracing::info!(week, "dropped the history of a week");

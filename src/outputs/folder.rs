@@ -12,6 +12,7 @@ use tokio::fs::{self, File};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use crate::domain::outcome::StoredFile;
+use crate::domain::spec::hex;
 use crate::ids::{AttemptNo, TaskId};
 use crate::runner::{OutputSink, SinkError};
 
@@ -107,7 +108,7 @@ async fn write_synced(
     }
     file.flush().await?;
     file.sync_all().await?;
-    Ok((size, digest.finalize().iter().map(|it| format!("{it:02x}")).collect()))
+    Ok((size, hex(digest.finalize().iter())))
 }
 
 /// The ISO week of a task's id, as in the names of the partitions.

@@ -93,7 +93,7 @@ pub fn gather(
 }
 
 /// The name of the output of a task that declares none and writes no file.
-pub const IMPLICIT: &str = "last_line";
+pub(super) const IMPLICIT: &str = "last_line";
 
 fn push_line(it: &mut Gathered, name: &str, line: &str, limit: u64) {
     if line.len() as u64 > limit {

@@ -31,11 +31,7 @@ impl Embedded {
     /// Starts to watch over Postgres until the token is cancelled or [`Watch::stop`] is called.
     pub fn watch(self, cancel: &CancellationToken) -> Watch {
         let cancel = cancel.child_token();
-        Watch {
-            endpoint: self.endpoint(),
-            task: tokio::spawn(supervise(self, cancel.clone())),
-            cancel,
-        }
+        Watch { endpoint: self.endpoint(), task: spawn(supervise(self, cancel.clone())), cancel }
     }
 }
 
@@ -61,6 +57,11 @@ impl Watch {
     pub async fn stop(self) -> Result<(), Error> {
         self.release().await.stop().await
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "its handle is kept, and it is awaited at the stop")]
+fn spawn(task: impl Future<Output = Embedded> + Send + 'static) -> JoinHandle<Embedded> {
+    tokio::spawn(task)
 }
 
 async fn supervise(mut embedded: Embedded, cancel: CancellationToken) -> Embedded {

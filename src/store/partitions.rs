@@ -30,7 +30,13 @@ impl Store {
 
     /// Drops the partitions of weeks that ended before `horizon`, and the keys of their tasks. A week
     /// that still has a live task is kept. Returns the weeks that went.
-    pub async fn drop_partitions_before(&self, horizon: Timestamp) -> Result<Vec<String>, Error> {
+    ///
+    /// `keys_secs`: keys younger than that stay, even without their task.
+    pub async fn drop_partitions_before(
+        &self,
+        horizon: Timestamp,
+        keys_secs: f64,
+    ) -> Result<Vec<String>, Error> {
         let oldest_live =
             sqlx::query_scalar!("select task_id from live_tasks order by task_id limit 1")
                 .fetch_optional(&self.pool)
@@ -42,7 +48,7 @@ impl Store {
             if end > horizon || oldest_live.is_some_and(|it| it < bound) {
                 continue;
             }
-            self.drop_week(&suffix, bound).await?;
+            self.drop_week(&suffix, bound, keys_secs).await?;
             dropped.push(suffix);
         }
         Ok(dropped)
@@ -62,11 +68,13 @@ impl Store {
             .collect())
     }
 
-    async fn drop_week(&self, suffix: &str, bound: Uuid) -> Result<(), Error> {
+    async fn drop_week(&self, suffix: &str, bound: Uuid, keys_secs: f64) -> Result<(), Error> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query!(
-            "delete from idempotency_keys where task_id < $1 and created_at < now() - interval '7 days'",
-            bound
+            "delete from idempotency_keys
+             where task_id < $1 and created_at < now() - make_interval(secs => $2)",
+            bound,
+            keys_secs
         )
         .execute(&mut *transaction)
         .await?;

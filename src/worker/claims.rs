@@ -100,7 +100,7 @@ pub(super) async fn take_expired(shared: Arc<Shared>) {
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "the tasks of dead workers could not be taken over")
+                tracing::warn!(%error, "the tasks of dead workers could not be taken over");
             }
         }
     }

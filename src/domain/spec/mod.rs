@@ -67,8 +67,18 @@ impl TaskSpec {
     pub fn hash(&self) -> SpecHash {
         let bytes = serde_json::to_vec(self).unwrap_or_default();
         let digest = Sha256::digest(&bytes);
-        SpecHash(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+        SpecHash(hex(digest.iter().take(16)))
     }
+}
+
+/// Lower-case hex, as checksums are written.
+pub fn hex<'a>(bytes: impl Iterator<Item = &'a u8>) -> String {
+    use std::fmt::Write as _;
+    bytes.fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// 32 hex digits: short enough for a label on every backend.

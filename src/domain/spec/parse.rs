@@ -1,5 +1,10 @@
 //! The rules of the task document: from JSON to a [`TaskSpec`], or to every fault in it.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "JSON has six kinds of values, and always will"
+)]
+
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -201,17 +206,18 @@ fn words(task: &mut ObjectReader<'_>, key: &'static str, limits: &Limits) -> Opt
             );
             return None;
         }
-        Value::String(text) => match shlex::split(text) {
-            Some(words) => words,
-            None => {
+        Value::String(text) => {
+            if let Some(words) = shlex::split(text) {
+                words
+            } else {
                 task.fault(
-                    key,
-                    "invalid_value",
-                    format!("{key:?} can't be split into words: a quote is not closed; a list of words is clearer"),
-                );
+                key,
+                "invalid_value",
+                format!("{key:?} can't be split into words: a quote is not closed; a list of words is clearer"),
+            );
                 return None;
             }
-        },
+        }
         Value::Array(items) => {
             let mut words = Vec::with_capacity(items.len());
             for (index, item) in items.iter().enumerate() {
@@ -230,7 +236,7 @@ fn words(task: &mut ObjectReader<'_>, key: &'static str, limits: &Limits) -> Opt
                             pointer,
                             "wrong_type",
                             format!("word {index} of {key:?} must be a string"),
-                        ))
+                        ));
                     }
                 }
             }

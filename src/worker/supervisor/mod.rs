@@ -64,7 +64,7 @@ pub(super) async fn run(
                 return;
             }
             Err(_) => {
-                tracing::error!(task.id = %task, "the supervisor of the attempt panicked, it begins anew")
+                tracing::error!(task.id = %task, "the supervisor of the attempt panicked, it begins anew");
             }
         }
         tokio::time::sleep(LONGEST_BACKOFF).await;
