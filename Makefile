@@ -19,7 +19,7 @@ demo: setup ## build it, start it, run a real workflow in containers and show wh
 
 run: setup ## build and start the service, and stay (state in .dev/)
 	cargo build --release --locked
-	@exec $(supercargo) serve --data-dir "$$(scripts/data-dir)" $(ARGS)
+	@data=$$(scripts/data-dir) && exec "$(supercargo)" serve --data-dir "$$data" $(ARGS)
 
 test: setup ## run every test
 	scripts/test-services cargo test --locked $(ARGS)

@@ -183,8 +183,13 @@ data_dir() {
     chmod 0711 "$dev_dir/data"
     if as_database_user test -x "$dev_dir/data"; then
         printf '%s\n' "$dev_dir/data"
-    else
-        other_data_dir
+        return
     fi
+    local dir
+    dir=$(other_data_dir)
+    # Anyone can make folders there.
+    mkdir -m 0711 "$dir" 2>/dev/null || [[ -d $dir && -O $dir && ! -L $dir ]] ||
+        die "$dir belongs to somebody else: remove it, or move the checkout to a folder that everyone may enter"
+    printf '%s\n' "$dir"
 }
 other_data_dir() { printf '/var/tmp/supercargo-dev-%s-%s\n' "$EUID" "$(printf %s "$root" | cksum | cut -d ' ' -f 1)"; }

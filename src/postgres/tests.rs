@@ -178,22 +178,29 @@ async fn start_waits_for_the_busy_backends_of_a_killed_postmaster() {
 
 #[tokio::test]
 async fn watched_postmaster_is_started_again_at_the_same_address() {
-    let Some(dir) = TestDir::new("data") else { return };
-    let embedded = dir.start().await;
-    let (cluster, first) = (embedded.cluster.clone(), pid(&embedded));
-    let token = CancellationToken::new();
-    let watch = embedded.watch(&token);
+    // Our own child ends in another way than one that was adopted.
+    for adopted in [false, true] {
+        let Some(dir) = TestDir::new("data") else { return };
+        let mut embedded = dir.start().await;
+        if adopted {
+            drop(embedded);
+            embedded = dir.start().await;
+        }
+        assert_eq!(embedded.is_adopted(), adopted);
+        let (cluster, first) = (embedded.cluster.clone(), pid(&embedded));
+        let watch = embedded.watch(&CancellationToken::new());
 
-    kill_process(first, Signal::KILL).unwrap();
-    until("another postmaster answers", || async {
-        query(&cluster, "select 1").await.is_ok()
-            && PidFile::read(&cluster.dir).is_some_and(|file| file.pid != first)
-    })
-    .await;
+        kill_process(first, Signal::KILL).unwrap();
+        until("another postmaster answers", || async {
+            PidFile::read(&cluster.dir).is_some_and(|file| file.pid != first)
+                && query(&cluster, "select 1").await.is_ok()
+        })
+        .await;
 
-    assert_eq!(watch.endpoint().socket_dir(), cluster.socket_dir);
-    watch.stop().await.unwrap();
-    assert!(PidFile::read(&cluster.dir).is_none());
+        assert_eq!(watch.endpoint().socket_dir(), cluster.socket_dir);
+        watch.stop().await.unwrap();
+        assert!(PidFile::read(&cluster.dir).is_none());
+    }
 }
 
 #[tokio::test]
