@@ -11,7 +11,7 @@ use crate::loops::Next;
 use crate::store::{Error, Store};
 use crate::wake::Wake;
 
-const AT_ONCE: usize = 1_000;
+const AT_ONCE: u32 = 1_000;
 /// Between looks. A task that is submitted with a shorter `timeouts.queue` ends that much later.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
@@ -25,7 +25,7 @@ pub struct Scheduler {
 
 impl Scheduler {
     pub async fn tick(&self) -> Result<Next, Error> {
-        let queued = self.store.queued_with_deadline(AT_ONCE as i64).await?;
+        let queued = self.store.queued_with_deadline(AT_ONCE.into()).await?;
         let now = self.clock.now();
         let plan = plan(&queued, now);
         for (task, outcome) in &plan.expire {
@@ -35,7 +35,7 @@ impl Scheduler {
                 self.wake.task_changed(*task);
             }
         }
-        if plan.expire.len() == AT_ONCE {
+        if plan.expire.len() == AT_ONCE as usize {
             return Ok(Next::AtOnce);
         }
         let pause = plan.next_at.map_or(LONGEST_PAUSE, |at| {
