@@ -1,0 +1,47 @@
+//! What the tests share.
+
+pub mod engine;
+pub mod service;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// Asks until there is an answer. Fails after `deadline`, saying what was waited for.
+pub async fn until<T>(what: &str, deadline: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let asking = async {
+        let mut tick = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            tick.tick().await;
+            if let Some(it) = ask().await {
+                return it;
+            }
+        }
+    };
+    tokio::time::timeout(deadline, asking).await.unwrap_or_else(|_| panic!("waited {deadline:?} until {what}"))
+}
+
+/// Lets other users pass through a folder.
+pub fn open_to_others(folder: &Path) {
+    std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Ends the Postgres of a data directory whose service was killed.
+pub fn end_private_postgres(data_dir: &Path) {
+    let Ok(text) = std::fs::read_to_string(data_dir.join("postgres/data/postmaster.pid"))
+        .or_else(|_| std::fs::read_to_string(data_dir.join("postgres/postmaster.pid")))
+    else {
+        return;
+    };
+    let pid = text.lines().next().and_then(|it| it.trim().parse().ok());
+    if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);
+    }
+}
+
+/// The process that runs the private Postgres of a data directory, if it does.
+pub fn postmaster(data_dir: &Path) -> Option<rustix::process::Pid> {
+    let text = std::fs::read_to_string(data_dir.join("postgres/postmaster.pid")).ok()?;
+    let pid = rustix::process::Pid::from_raw(text.lines().next()?.trim().parse().ok()?)?;
+    rustix::process::test_kill_process(pid).ok().map(|()| pid)
+}
