@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, AppState, Lifecycle};
-use crate::auth::{AdminToken, Authenticator};
+use crate::auth::{self, AdminToken, Authenticator};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Role};
 use crate::domain::spec;
@@ -131,7 +131,7 @@ impl App {
         address: SocketAddr,
         database: &Database,
     ) -> anyhow::Result<Self> {
-        let admin = config.auth.enabled.then(|| AdminToken::open(&config)).transpose()?;
+        let admin = config.auth.enabled.then(|| AdminToken::load(&config.data_dir, config.auth.admin_token_file.as_deref())).transpose()?;
         let store = Store::open(&database.settings(&config))?;
         let prepared = database::prepare(&store, admin.as_ref().map(AdminToken::new_token).as_ref()).await?;
         let wake = Wake::default();
@@ -141,7 +141,9 @@ impl App {
         let loops_stop = CancellationToken::new();
         let needs_targets = config.has_role(Role::Worker);
         let targets = if needs_targets { targets::connect(&config, prepared.installation)? } else { Targets::new() };
-        let parts = Parts { config: &config, store: &store, wake: &wake, clock: &clock, objects: &objects };
+        let parts = Parts { config: &config, store: &store, wake: &wake, clock: &clock, objects: &objects,
+            admin: admin.as_ref(),
+        };
 
         processes::spawn(&tracker, &loops_stop, &store, &wake);
         if config.has_role(Role::Scheduler) {
@@ -249,6 +251,7 @@ struct Parts<'a> {
     wake: &'a Wake,
     clock: &'a Arc<dyn Clock>,
     objects: &'a FolderStore,
+    admin: Option<&'a AdminToken>,
 }
 
 impl Parts<'_> {
@@ -314,8 +317,10 @@ impl Parts<'_> {
 
     fn api_state(&self, lifecycle: &Lifecycle) -> AppState {
         let config = self.config;
-        let authenticator =
-            if config.auth.enabled { Authenticator::new(self.store.clone()) } else { Authenticator::off() };
+        let mode = match self.admin {
+            Some(admin) => auth::Mode::On { hint: admin.hint() },
+            None => auth::Mode::Off,
+        };
         AppState {
             store: self.store.clone(),
             wake: self.wake.clone(),
@@ -336,7 +341,7 @@ impl Parts<'_> {
                 env_value_bytes: config.limits.env_value,
                 files_bytes: config.limits.files,
             }),
-            auth: authenticator,
+            auth: Authenticator::new(self.store.clone(), mode),
             logs: Arc::new(LogReader::new(self.store.clone(), self.wake.clone())),
             objects: Arc::new(self.objects.clone()),
             metrics: Arc::new(telemetry::render_metrics),
