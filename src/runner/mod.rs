@@ -19,7 +19,9 @@
 //!   last as long as the sandbox, and the pull, which `timeouts.pull` bounds.
 //! - **Errors are classified by status and typed reason**, never by message text.
 
-//pub mod fake;
+#[cfg(feature = "docker")]
+pub mod docker;
+pub mod fake;
 pub mod naming;
 mod types;
 
