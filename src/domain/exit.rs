@@ -34,9 +34,9 @@ impl ExitStatus {
     /// The exit code to show, if the main process had one.
     pub const fn code(&self) -> Option<i32> {
         match self {
-            Self::Code { code, .. } | Self::StartFailed { code, .. } | Self::EngineStopped { code } => {
-                Some(*code)
-            }
+            Self::Code { code, .. }
+            | Self::StartFailed { code, .. }
+            | Self::EngineStopped { code } => Some(*code),
         }
     }
 }

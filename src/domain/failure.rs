@@ -134,7 +134,8 @@ impl Serialize for Reason {
 impl<'de> Deserialize<'de> for Reason {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom(format!("unknown reason {text:?}")))
+        Self::parse(&text)
+            .ok_or_else(|| serde::de::Error::custom(format!("unknown reason {text:?}")))
     }
 }
 

@@ -92,15 +92,22 @@ pub fn judge(
         failure: Some(Failure::new(reason, message)),
     };
     match stopped {
-        Some(StopReason::Cancel) => return Outcome { exit_code, ..Outcome::cancelled("cancelled while it ran") },
+        Some(StopReason::Cancel) => {
+            return Outcome { exit_code, ..Outcome::cancelled("cancelled while it ran") };
+        }
         Some(StopReason::RunTimeout) => {
-            return failed(Reason::Timeout, "ran longer than timeouts.run and was stopped".to_owned());
+            return failed(
+                Reason::Timeout,
+                "ran longer than timeouts.run and was stopped".to_owned(),
+            );
         }
         None => {}
     }
     match &exit.status {
         ExitStatus::Code { code: 0, .. } => match output_fault {
-            Some(failure) => Outcome { state: TaskState::Failed, exit_code, failure: Some(failure) },
+            Some(failure) => {
+                Outcome { state: TaskState::Failed, exit_code, failure: Some(failure) }
+            }
             None => Outcome { state: TaskState::Succeeded, exit_code, failure: None },
         },
         ExitStatus::Code { code, .. } if skip_on_exit_codes.contains(code) => {
@@ -108,7 +115,8 @@ pub fn judge(
         }
         ExitStatus::Code { code: 137, oom_killed: true } => failed(
             Reason::OomKilled,
-            "killed for using more memory than its limit (exit code 137): raise resources.memory".to_owned(),
+            "killed for using more memory than its limit (exit code 137): raise resources.memory"
+                .to_owned(),
         ),
         ExitStatus::Code { code: 127, .. } => failed(
             Reason::CommandNotFound,
@@ -119,20 +127,30 @@ pub fn judge(
             "exited with code 126: a command could not be executed".to_owned(),
         ),
         ExitStatus::Code { code, oom_killed } => {
-            let oom = if *oom_killed { "; the kernel killed one of its processes for memory" } else { "" };
+            let oom = if *oom_killed {
+                "; the kernel killed one of its processes for memory"
+            } else {
+                ""
+            };
             match code - 128 {
                 signal @ 1..=64 => failed(
                     Reason::SignalKilled,
-                    format!("ended by signal {signal} (exit code {code}) that was not sent by the service{oom}"),
+                    format!(
+                        "ended by signal {signal} (exit code {code}) that was not sent by the service{oom}"
+                    ),
                 ),
                 _ => failed(Reason::ExitNonzero, format!("exited with code {code}{oom}")),
             }
         }
-        ExitStatus::StartFailed { code: 127, message } => failed(Reason::CommandNotFound, message.clone()),
+        ExitStatus::StartFailed { code: 127, message } => {
+            failed(Reason::CommandNotFound, message.clone())
+        }
         ExitStatus::StartFailed { code: 126, message } => {
             failed(Reason::CommandNotExecutable, message.clone())
         }
-        ExitStatus::StartFailed { message, .. } => failed(Reason::CreateConfigError, message.clone()),
+        ExitStatus::StartFailed { message, .. } => {
+            failed(Reason::CreateConfigError, message.clone())
+        }
         ExitStatus::EngineStopped { .. } => {
             failed(Reason::NodeLost, "the engine stopped while the container ran".to_owned())
         }
@@ -144,7 +162,11 @@ mod tests {
     use super::*;
 
     fn exit(code: i32, oom_killed: bool) -> ExitReport {
-        ExitReport { status: ExitStatus::Code { code, oom_killed }, started_at: None, finished_at: None }
+        ExitReport {
+            status: ExitStatus::Code { code, oom_killed },
+            started_at: None,
+            finished_at: None,
+        }
     }
 
     fn verdict(outcome: &Outcome) -> (TaskState, Option<Reason>) {

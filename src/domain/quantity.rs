@@ -36,7 +36,9 @@ pub fn parse_bytes(text: &str) -> Result<i64, String> {
         .iter()
         .find_map(|(unit, factor)| scaled(text.strip_suffix(unit)?, *factor))
         .filter(|bytes| *bytes > 0)
-        .ok_or_else(|| format!("{text:?} is not an amount of memory: write \"256Mi\", \"1Gi\" or bytes"))
+        .ok_or_else(|| {
+            format!("{text:?} is not an amount of memory: write \"256Mi\", \"1Gi\" or bytes")
+        })
 }
 
 /// `number * factor`, rounded, for a plain decimal number.
@@ -47,8 +49,8 @@ fn scaled(number: &str, factor: i64) -> Option<i64> {
         Some((whole, fraction)) if plain(whole) && plain(fraction) && fraction.len() <= 9 => {
             let whole = whole.parse::<i64>().ok()?.checked_mul(factor)?;
             let scale = 10_i64.pow(u32::try_from(fraction.len()).ok()?);
-            let part = i128::from(fraction.parse::<i64>().ok()?) * i128::from(factor)
-                / i128::from(scale);
+            let part =
+                i128::from(fraction.parse::<i64>().ok()?) * i128::from(factor) / i128::from(scale);
             whole.checked_add(i64::try_from(part).ok()?)
         }
         _ => None,
@@ -91,9 +93,11 @@ pub fn parse_duration(text: &str) -> Result<SignedDuration, String> {
 pub fn format_duration(duration: SignedDuration) -> String {
     let mut rest = duration.as_millis().max(0);
     let mut text = String::new();
-    for (unit, ms) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+    for (unit, ms) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)]
+    {
         if rest >= ms {
-            text.push_str(&format!("{}{unit}", rest / ms));
+            text.push_str(&(rest / ms).to_string());
+            text.push_str(unit);
             rest %= ms;
         }
     }

@@ -92,8 +92,11 @@ mod tests {
     fn at_most_once_is_not_started_again() {
         let lost = Facts { at_most_once: true, may_have_started: true, ..facts(Reason::NodeLost) };
         assert_eq!(decide(lost), Decision::Final);
-        let pull =
-            Facts { at_most_once: true, may_have_started: false, ..facts(Reason::RegistryTransient) };
+        let pull = Facts {
+            at_most_once: true,
+            may_have_started: false,
+            ..facts(Reason::RegistryTransient)
+        };
         assert_ne!(decide(pull), Decision::Final);
     }
 }

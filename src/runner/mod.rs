@@ -19,9 +19,7 @@
 //!   last as long as the sandbox, and the pull, which `timeouts.pull` bounds.
 //! - **Errors are classified by status and typed reason**, never by message text.
 
-#[cfg(feature = "docker")]
-pub mod docker;
-pub mod fake;
+//pub mod fake;
 pub mod naming;
 mod types;
 
@@ -37,9 +35,9 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::exit::ExitReport;
 
 pub use types::{
-    CollectRequest, Collected, Disposal, EngineId, EngineState, FileResult, Handle, JsonFile, KillAck,
-    KillMode, LaunchError, LaunchRequest, Launched, LogFrame, LogStream, Observation, OutputSink,
-    OwnedSandbox, Progress, RunnerError, RunnerKind, SandboxKey, SinkError, WaitError,
+    CollectRequest, Collected, Disposal, EngineId, EngineState, FileResult, Handle, JsonFile,
+    KillAck, KillMode, LaunchError, LaunchRequest, Launched, LogFrame, LogStream, Observation,
+    OutputSink, OwnedSandbox, Progress, RunnerError, RunnerKind, SandboxKey, SinkError, WaitError,
 };
 
 /// One way of executing attempts. The module documentation is its contract.
@@ -62,7 +60,11 @@ pub trait Runner: fmt::Debug + Send + Sync + 'static {
 
     /// What the engine knows of the sandbox. `engine` is the one that the attempt was given to: another
     /// one answering is [`RunnerError::OtherEngine`], never `Absent`.
-    async fn inspect(&self, key: &SandboxKey, engine: &EngineId) -> Result<Observation, RunnerError>;
+    async fn inspect(
+        &self,
+        key: &SandboxKey,
+        engine: &EngineId,
+    ) -> Result<Observation, RunnerError>;
 
     /// Waits for the exit.
     async fn wait(&self, key: &SandboxKey, handle: &Handle) -> Result<ExitReport, WaitError>;

@@ -228,7 +228,9 @@ pub enum JsonFile {
 pub enum FileResult {
     Stored(StoredFile),
     Missing,
-    TooLarge { size: u64 },
+    TooLarge {
+        size: u64,
+    },
     /// There, and not something that can be handed back (a device, a socket).
     Unsuitable(String),
 }

@@ -12,7 +12,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use parse::{Limits, parse};
+pub use parse::{Limits, is_output_name, parse};
 pub use reader::{Fault, ObjectReader, suggest};
 
 /// One container to run, with every default filled in.
@@ -67,8 +67,18 @@ impl TaskSpec {
     pub fn hash(&self) -> SpecHash {
         let bytes = serde_json::to_vec(self).unwrap_or_default();
         let digest = Sha256::digest(&bytes);
-        SpecHash(digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+        SpecHash(hex(digest.iter().take(16)))
     }
+}
+
+/// Lower-case hex, as checksums are written.
+pub fn hex<'a>(bytes: impl Iterator<Item = &'a u8>) -> String {
+    use std::fmt::Write as _;
+    bytes.fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// 32 hex digits: short enough for a label on every backend.
@@ -197,14 +207,19 @@ mod opt_duration_ms {
     use serde::{Deserialize, Deserializer, Serializer};
 
     #[expect(clippy::ref_option, reason = "serde's `with` hands it so")]
-    pub(super) fn serialize<S: Serializer>(it: &Option<SignedDuration>, s: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        it: &Option<SignedDuration>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
         match it {
             Some(it) => super::duration_ms::serialize(it, s),
             None => s.serialize_none(),
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<SignedDuration>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Option<SignedDuration>, D::Error> {
         Ok(Option::<i64>::deserialize(d)?.map(SignedDuration::from_millis))
     }
 }

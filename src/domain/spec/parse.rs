@@ -1,5 +1,10 @@
 //! The rules of the task document: from JSON to a [`TaskSpec`], or to every fault in it.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "JSON has six kinds of values, and always will"
+)]
+
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -70,7 +75,11 @@ fn read_task(task: &mut ObjectReader<'_>, limits: &Limits) -> TaskSpec {
     let workdir = absolute(task, "workdir");
     let user = task.text("user").map(str::to_owned);
     if user.as_deref() == Some("") {
-        task.fault("user", "invalid_value", "\"user\" is empty: write \"1000\", \"1000:1000\" or a name");
+        task.fault(
+            "user",
+            "invalid_value",
+            "\"user\" is empty: write \"1000\", \"1000:1000\" or a name",
+        );
     }
     let resources = task.object("resources", read_resources).unwrap_or_default();
     let init = task.bool("init").unwrap_or(false);
@@ -156,7 +165,11 @@ fn name_of_image(image: &str) -> String {
 fn read_image(task: &mut ObjectReader<'_>) -> String {
     let image = match task.value("image") {
         None => {
-            task.fault("image", "required", "\"image\" is required: write for example \"busybox:latest\"");
+            task.fault(
+                "image",
+                "required",
+                "\"image\" is required: write for example \"busybox:latest\"",
+            );
             return String::new();
         }
         Some(_) => task.text("image").unwrap_or_default(),
@@ -165,10 +178,18 @@ fn read_image(task: &mut ObjectReader<'_>) -> String {
     if !has_value {
         // A wrong type was reported already; an empty string was not.
         if task.value("image").is_some_and(|it| it.as_str() == Some("")) {
-            task.fault("image", "invalid_value", "\"image\" is empty: write for example \"busybox:latest\"");
+            task.fault(
+                "image",
+                "invalid_value",
+                "\"image\" is empty: write for example \"busybox:latest\"",
+            );
         }
     } else if image.chars().any(|it| it.is_whitespace() || it.is_control()) || image.len() > 4_096 {
-        task.fault("image", "invalid_value", format!("{image:?} is not an image name: leave out the spaces"));
+        task.fault(
+            "image",
+            "invalid_value",
+            format!("{image:?} is not an image name: leave out the spaces"),
+        );
     }
     image.to_owned()
 }
@@ -178,20 +199,25 @@ fn words(task: &mut ObjectReader<'_>, key: &'static str, limits: &Limits) -> Opt
     let value = task.value(key)?;
     let words: Vec<String> = match value {
         Value::String(text) if text.contains('\0') => {
-            task.fault(key, "invalid_value", format!("{key:?} holds a NUL character: leave it out"));
+            task.fault(
+                key,
+                "invalid_value",
+                format!("{key:?} holds a NUL character: leave it out"),
+            );
             return None;
         }
-        Value::String(text) => match shlex::split(text) {
-            Some(words) => words,
-            None => {
+        Value::String(text) => {
+            if let Some(words) = shlex::split(text) {
+                words
+            } else {
                 task.fault(
-                    key,
-                    "invalid_value",
-                    format!("{key:?} can't be split into words: a quote is not closed; a list of words is clearer"),
-                );
+                key,
+                "invalid_value",
+                format!("{key:?} can't be split into words: a quote is not closed; a list of words is clearer"),
+            );
                 return None;
             }
-        },
+        }
         Value::Array(items) => {
             let mut words = Vec::with_capacity(items.len());
             for (index, item) in items.iter().enumerate() {
@@ -205,11 +231,13 @@ fn words(task: &mut ObjectReader<'_>, key: &'static str, limits: &Limits) -> Opt
                     Value::String(text) => words.push(text.clone()),
                     Value::Number(it) => words.push(it.to_string()),
                     Value::Bool(it) => words.push(it.to_string()),
-                    Value::Null | Value::Array(_) | Value::Object(_) => task.faults().push(Fault::new(
-                        pointer,
-                        "wrong_type",
-                        format!("word {index} of {key:?} must be a string"),
-                    )),
+                    Value::Null | Value::Array(_) | Value::Object(_) => {
+                        task.faults().push(Fault::new(
+                            pointer,
+                            "wrong_type",
+                            format!("word {index} of {key:?} must be a string"),
+                        ));
+                    }
                 }
             }
             words
@@ -248,9 +276,15 @@ fn read_env(task: &mut ObjectReader<'_>, limits: &Limits) -> BTreeMap<String, St
             }
         };
         let fault = if name.is_empty() || name.contains(['=', '\0']) {
-            Some(("invalid_value", format!("{name:?} can't be the name of an environment variable")))
+            Some((
+                "invalid_value",
+                format!("{name:?} can't be the name of an environment variable"),
+            ))
         } else if text.contains('\0') {
-            Some(("invalid_value", format!("the value of {name:?} holds a NUL character: leave it out")))
+            Some((
+                "invalid_value",
+                format!("the value of {name:?} holds a NUL character: leave it out"),
+            ))
         } else if name.len() + text.len() + 2 > limits.env_value_bytes {
             Some((
                 "too_large",
@@ -277,7 +311,11 @@ fn read_files(task: &mut ObjectReader<'_>, limits: &Limits) -> Vec<InputFile> {
     let mut files: Vec<InputFile> = Vec::new();
     let Some(items) = task.list("files") else { return files };
     if items.len() > FILES {
-        task.fault("files", "too_large", format!("{} files, at most {FILES} are taken", items.len()));
+        task.fault(
+            "files",
+            "too_large",
+            format!("{} files, at most {FILES} are taken", items.len()),
+        );
         return files;
     }
     let base = task.pointer("files");
@@ -301,7 +339,10 @@ fn read_files(task: &mut ObjectReader<'_>, limits: &Limits) -> Vec<InputFile> {
         task.fault(
             "files",
             "too_large",
-            format!("the files have {total} bytes in all, at most {} are taken", limits.files_bytes),
+            format!(
+                "the files have {total} bytes in all, at most {} are taken",
+                limits.files_bytes
+            ),
         );
     }
     files
@@ -330,10 +371,16 @@ fn read_file(file: &mut ObjectReader<'_>) -> Option<InputFile> {
     });
     let mode = match file.text("mode") {
         None => 0o644,
-        Some(text) => u32::from_str_radix(text, 8).ok().filter(|it| *it <= 0o7777).unwrap_or_else(|| {
-            file.fault("mode", "invalid_value", format!("{text:?} is not a file mode: write \"0644\""));
-            0
-        }),
+        Some(text) => {
+            u32::from_str_radix(text, 8).ok().filter(|it| *it <= 0o7777).unwrap_or_else(|| {
+                file.fault(
+                    "mode",
+                    "invalid_value",
+                    format!("{text:?} is not a file mode: write \"0644\""),
+                );
+                0
+            })
+        }
     };
     let content = match (content, encoded) {
         (Some(_), Some(_)) => {
@@ -342,7 +389,11 @@ fn read_file(file: &mut ObjectReader<'_>) -> Option<InputFile> {
         }
         (None, None) => {
             if file.value("content").is_none() && file.value("content_base64").is_none() {
-                file.fault("content", "required", "give \"content\", or \"content_base64\" for bytes");
+                file.fault(
+                    "content",
+                    "required",
+                    "give \"content\", or \"content_base64\" for bytes",
+                );
             }
             return None;
         }
@@ -371,7 +422,11 @@ fn read_resources(it: &mut ObjectReader<'_>) -> Resources {
             // Less than the runtime itself needs to set up the container.
             const LEAST: i64 = 6 << 20;
             if bytes < LEAST {
-                it.fault("memory", "out_of_range", "less than 6Mi starts no container: ask for more");
+                it.fault(
+                    "memory",
+                    "out_of_range",
+                    "less than 6Mi starts no container: ask for more",
+                );
                 return None;
             }
             Some(bytes)
@@ -412,7 +467,11 @@ fn read_target(task: &mut ObjectReader<'_>, limits: &Limits) -> String {
         task.fault(
             "target",
             "unknown_target",
-            format!("no target {target:?}{}: there is {}", suggest(target, &known), known.join(", ")),
+            format!(
+                "no target {target:?}{}: there is {}",
+                suggest(target, &known),
+                known.join(", ")
+            ),
         );
     }
     target.to_owned()
@@ -442,7 +501,11 @@ fn read_outputs(task: &mut ObjectReader<'_>) -> BTreeMap<String, OutputDecl> {
     let mut outputs = BTreeMap::new();
     let Some(map) = task.map("outputs") else { return outputs };
     if map.len() > OUTPUTS {
-        task.fault("outputs", "too_large", format!("{} outputs, at most {OUTPUTS} are taken", map.len()));
+        task.fault(
+            "outputs",
+            "too_large",
+            format!("{} outputs, at most {OUTPUTS} are taken", map.len()),
+        );
         return outputs;
     }
     let base = task.pointer("outputs");
@@ -452,7 +515,9 @@ fn read_outputs(task: &mut ObjectReader<'_>) -> BTreeMap<String, OutputDecl> {
             task.faults().push(Fault::new(
                 pointer,
                 "invalid_value",
-                format!("{name:?} can't name an output: use letters, digits, \"_\", \"-\" and \".\""),
+                format!(
+                    "{name:?} can't name an output: use letters, digits, \"_\", \"-\" and \".\""
+                ),
             ));
             continue;
         }
@@ -486,7 +551,11 @@ fn read_labels(task: &mut ObjectReader<'_>) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     let Some(map) = task.map("labels") else { return labels };
     if map.len() > LABELS {
-        task.fault("labels", "too_large", format!("{} labels, at most {LABELS} are taken", map.len()));
+        task.fault(
+            "labels",
+            "too_large",
+            format!("{} labels, at most {LABELS} are taken", map.len()),
+        );
         return labels;
     }
     for (key, value) in map {
@@ -542,7 +611,8 @@ mod tests {
 
     #[test]
     fn a_command_is_a_list_or_is_split_as_a_shell_does() {
-        let split = spec(json!({"image": "a", "command": "sh -c 'echo \"a b\"'", "args": ["x", 1, true]}));
+        let split =
+            spec(json!({"image": "a", "command": "sh -c 'echo \"a b\"'", "args": ["x", 1, true]}));
         assert_eq!(split.command.unwrap(), ["sh", "-c", "echo \"a b\"", "x", "1", "true"]);
         assert_eq!(spec(json!({"image": "a", "command": []})).command, Some(vec![]));
         assert!(faults(json!({"image": "a", "command": "sh -c 'x"})).contains("quote"));

@@ -1,5 +1,10 @@
 //! Reads a JSON object field by field and keeps every fault, so that one answer names them all.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "JSON has six kinds of values, and always will"
+)]
+
 use serde_json::{Map, Value};
 
 use crate::domain::quantity;
@@ -61,7 +66,11 @@ impl<'a> ObjectReader<'a> {
         let value = self.value(key)?;
         match value {
             Value::String(text) if text.contains('\0') => {
-                self.fault(key, "invalid_value", format!("{key:?} holds a NUL character: leave it out"));
+                self.fault(
+                    key,
+                    "invalid_value",
+                    format!("{key:?} holds a NUL character: leave it out"),
+                );
                 None
             }
             Value::String(text) => Some(text),
@@ -102,7 +111,11 @@ impl<'a> ObjectReader<'a> {
     }
 
     /// One of a few words.
-    pub fn choice<T: Copy>(&mut self, key: &'static str, choices: &[(&'static str, T)]) -> Option<T> {
+    pub fn choice<T: Copy>(
+        &mut self,
+        key: &'static str,
+        choices: &[(&'static str, T)],
+    ) -> Option<T> {
         let text = self.text(key)?;
         if let Some((_, it)) = choices.iter().find(|(name, _)| *name == text) {
             return Some(*it);

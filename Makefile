@@ -1,0 +1,42 @@
+# The commands of a developer's day. `make` alone lists them.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run test bench fmt lint prepare clean-dev
+
+# More arguments for the command behind a target: make test ARGS='--test it claims'
+ARGS ?=
+supercargo = $${CARGO_TARGET_DIR:-target}/release/supercargo
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install and start what is missing (packages, Docker engine, base image)
+	@scripts/setup
+
+demo: setup ## build it, start it, run a real workflow in containers and show what it made
+	cargo build --release --locked
+	scripts/demo
+
+run: setup ## build and start the service, and stay (state in .dev/)
+	cargo build --release --locked
+	@data=$$(scripts/data-dir) && exec "$(supercargo)" serve --data-dir "$$data" $(ARGS)
+
+test: setup ## run every test
+	scripts/test-services cargo test --locked $(ARGS)
+
+bench: setup ## run the measurements of benches/, a JSON line for each
+	cargo bench --locked --bench '*' $(ARGS)
+
+fmt: ## format the sources
+	cargo fmt
+
+lint: ## check the format, and clippy without a warning
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+prepare: ## write the generated files: .sqlx/ and openapi/openapi.json
+	scripts/sqlx-prepare
+	cargo run --locked --quiet -- openapi
+
+clean-dev: ## stop what these targets left running and remove .dev/
+	scripts/clean-dev

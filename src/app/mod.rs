@@ -1,0 +1,359 @@
+//! Wiring: from the configuration to a running service, and back down in order.
+
+mod database;
+mod files;
+mod http;
+mod ports;
+mod processes;
+mod targets;
+
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use jiff::SignedDuration;
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::{self, AppState, Lifecycle};
+use crate::auth::{AdminToken, Authenticator};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Role};
+use crate::domain::spec;
+use crate::logs::pump;
+use crate::logs::reader::LogReader;
+use crate::loops;
+use crate::maintenance::orphan_sweeper::OrphanSweeper;
+use crate::maintenance::retention::Retention;
+use crate::outputs::FolderStore;
+use crate::postgres::DataDirLock;
+use crate::runner::Targets;
+use crate::scheduler::Scheduler;
+use crate::shutdown::Signals;
+use crate::store::{MigrateReport, Prepared, Store};
+use crate::telemetry;
+use crate::wake::Wake;
+use crate::worker::{self, Worker};
+
+use database::Database;
+
+/// How long supervisors may take to let go at a stop.
+const DETACH_DEADLINE: Duration = Duration::from_secs(10);
+/// How long loops may take to finish their tick.
+const LOOPS_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Runs the service until a signal, or until it can't go on.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals::listen().context("listen for signals")?;
+    let app = tokio::select! {
+        app = App::start(config) => app?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopped before it was up");
+            return Ok(());
+        }
+    };
+    app.announce();
+    let ended = tokio::select! {
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping; containers go on running");
+            Ok(())
+        }
+        () = app.until_replaced() => Err(anyhow::anyhow!(
+            "another process has taken the identity of this worker; was the data directory copied?"
+        )),
+    };
+    tokio::select! {
+        () = app.stop() => {}
+        signal = signals.next() => tracing::warn!(signal, "stopping at once"),
+    }
+    ended
+}
+
+/// Brings the schema up to date, and nothing else.
+pub async fn migrate(config: &Config) -> anyhow::Result<MigrateReport> {
+    let lock = match config.database.url {
+        None => Some(DataDirLock::acquire(&config.data_dir)?),
+        Some(_) => None,
+    };
+    let database = Database::open(config).await?;
+    let store = Store::open(&database.settings(config))?;
+    let report = store.migrate().await;
+    store.close().await;
+    database.stop().await;
+    drop(lock);
+    Ok(report?)
+}
+
+/// A running service.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    address: SocketAddr,
+    store: Store,
+    database: Mutex<Option<Database>>,
+    worker: Option<Worker>,
+    lifecycle: Lifecycle,
+    tracker: TaskTracker,
+    http_stop: CancellationToken,
+    http: TaskTracker,
+    loops_stop: CancellationToken,
+    admin: Option<AdminToken>,
+    _lock: DataDirLock,
+}
+
+impl App {
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        telemetry::init_metrics();
+        let lock = DataDirLock::acquire(&config.data_dir)?;
+        let listener = http::bind(config.http.listen).await?;
+        let address = listener.local_addr().context("read the listen address")?;
+        let database = Database::open(&config).await?;
+        let started = Self::start_on(config, lock, listener, address, &database).await;
+        match started {
+            Ok(app) => {
+                *app.database.lock().await = Some(database);
+                Ok(app)
+            }
+            Err(error) => {
+                database.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_on(
+        config: Config,
+        lock: DataDirLock,
+        listener: tokio::net::TcpListener,
+        address: SocketAddr,
+        database: &Database,
+    ) -> anyhow::Result<Self> {
+        let admin = config.auth.enabled.then(|| AdminToken::open(&config)).transpose()?;
+        let store = Store::open(&database.settings(&config))?;
+        let prepared = database::prepare(&store, admin.as_ref().map(AdminToken::new_token).as_ref()).await?;
+        let wake = Wake::default();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let objects = FolderStore::open(config.data_dir.join("objects")).context("open the object store")?;
+        let tracker = TaskTracker::new();
+        let loops_stop = CancellationToken::new();
+        let needs_targets = config.has_role(Role::Worker);
+        let targets = if needs_targets { targets::connect(&config, prepared.installation)? } else { Targets::new() };
+        let parts = Parts { config: &config, store: &store, wake: &wake, clock: &clock, objects: &objects };
+
+        processes::spawn(&tracker, &loops_stop, &store, &wake);
+        if config.has_role(Role::Scheduler) {
+            parts.spawn_scheduler(&tracker, &loops_stop);
+        }
+        let worker = if config.has_role(Role::Worker) {
+            Some(parts.start_worker(&tracker, &loops_stop, &prepared, targets).await?)
+        } else {
+            None
+        };
+        let lifecycle = Lifecycle::default();
+        lifecycle.schema_is_ready();
+        let (http_stop, http) = (CancellationToken::new(), TaskTracker::new());
+        if config.has_role(Role::Api) {
+            let router = api::router(parts.api_state(&lifecycle));
+            http.spawn(http::serve(listener, router, config.http.header_timeout, http_stop.clone(), http.clone()));
+        }
+        files::write_service(&config.data_dir, address).context("write service.json")?;
+        Ok(Self {
+            config,
+            address,
+            store,
+            database: Mutex::new(None),
+            worker,
+            lifecycle,
+            tracker,
+            http_stop,
+            http,
+            loops_stop,
+            admin,
+            _lock: lock,
+        })
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Resolves when this process must not go on.
+    pub async fn until_replaced(&self) {
+        match &self.worker {
+            Some(worker) => worker.until_replaced().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Says where everything is. The token itself goes to a terminal only.
+    fn announce(&self) {
+        let url = files::url(self.address);
+        tracing::info!(%url, version = env!("CARGO_PKG_VERSION"), data_dir = %self.config.data_dir.display(), "ready");
+        for note in self.config.notes() {
+            tracing::warn!("{note}");
+        }
+        let mut lines = format!("\n  API      {url}/api/v1\n  Docs     {url}/docs\n");
+        match &self.admin {
+            None => lines.push_str("  Token    none is needed (--no-auth)\n"),
+            Some(admin) => {
+                lines.push_str(&format!("  Token    {}\n", admin.path().display()));
+                if std::io::stderr().is_terminal() {
+                    lines.push_str(&format!("           {}\n", admin.secret()));
+                }
+            }
+        }
+        lines.push('\n');
+        // Nobody may be reading, and that is no reason to stop.
+        let _ = std::io::stderr().write_all(lines.as_bytes());
+    }
+
+    /// Stops in order. Nothing that runs is touched, and nothing here is needed for a later start.
+    pub async fn stop(self) {
+        self.lifecycle.drain();
+        if let Some(worker) = &self.worker {
+            worker.drain();
+        }
+        self.http_stop.cancel();
+        self.http.close();
+        if tokio::time::timeout(self.config.http.shutdown_drain, self.http.wait()).await.is_err() {
+            tracing::warn!(connections = self.http.len(), "requests were cut off");
+        }
+        if let Some(worker) = &self.worker {
+            let left = worker.detach(DETACH_DEADLINE).await;
+            if left > 0 {
+                tracing::warn!(attempts = left, "some attempts were not let go of in time");
+            }
+        }
+        self.loops_stop.cancel();
+        self.tracker.close();
+        if tokio::time::timeout(LOOPS_DEADLINE, self.tracker.wait()).await.is_err() {
+            tracing::warn!(tasks = self.tracker.len(), "some loops did not end in time");
+        }
+        files::remove_service(&self.config.data_dir);
+        self.store.close().await;
+        if let Some(database) = self.database.lock().await.take() {
+            database.stop().await;
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// What the roles share.
+struct Parts<'a> {
+    config: &'a Config,
+    store: &'a Store,
+    wake: &'a Wake,
+    clock: &'a Arc<dyn Clock>,
+    objects: &'a FolderStore,
+}
+
+impl Parts<'_> {
+    fn spawn_scheduler(&self, tracker: &TaskTracker, stop: &CancellationToken) {
+        let scheduler = Scheduler {
+            store: self.store.clone(),
+            wake: self.wake.clone(),
+            clock: Arc::clone(self.clock),
+        };
+        tracker.spawn(loops::run("scheduler", stop.clone(), loops::nothing, move || {
+            let scheduler = scheduler.clone();
+            async move { scheduler.tick().await }
+        }));
+        let keep = SignedDuration::try_from(self.config.retention.tasks).unwrap_or(SignedDuration::MAX);
+        let retention = Arc::new(Retention {
+            store: self.store.clone(),
+            clock: Arc::clone(self.clock),
+            objects: self.objects.clone(),
+            keep,
+            keep_keys: self.config.retention.idempotency_keys,
+        });
+        tracker.spawn(loops::run("retention", stop.clone(), loops::nothing, move || {
+            let retention = Arc::clone(&retention);
+            async move { retention.tick().await }
+        }));
+    }
+
+    async fn start_worker(
+        &self,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+        prepared: &Prepared,
+        targets: Targets,
+    ) -> anyhow::Result<Worker> {
+        let sweeper = OrphanSweeper::new(
+            self.store.clone(),
+            Arc::clone(self.clock),
+            prepared.installation,
+            targets.clone(),
+        );
+        let sweeper = Arc::new(Mutex::new(sweeper));
+        let worker = Worker::start(
+            worker::Parts {
+                store: self.store.clone(),
+                wake: self.wake.clone(),
+                clock: Arc::clone(self.clock),
+                installation: prepared.installation,
+                worker: files::worker_id(&self.config.data_dir).context("read the worker's id")?,
+                targets,
+                objects: self.objects.clone(),
+                settings: worker_settings(self.config),
+            },
+            tracker,
+        )
+        .await
+        .context("start the worker")?;
+        tracker.spawn(loops::run("orphan_sweeper", stop.clone(), loops::nothing, move || {
+            let sweeper = Arc::clone(&sweeper);
+            async move { sweeper.lock().await.tick().await }
+        }));
+        Ok(worker)
+    }
+
+    fn api_state(&self, lifecycle: &Lifecycle) -> AppState {
+        let config = self.config;
+        let authenticator =
+            if config.auth.enabled { Authenticator::new(self.store.clone()) } else { Authenticator::off() };
+        AppState {
+            store: self.store.clone(),
+            wake: self.wake.clone(),
+            clock: Arc::clone(self.clock),
+            settings: Arc::new(api::Settings {
+                allowed_hosts: config.http.allowed_hosts.clone(),
+                allowed_origins: config.http.allowed_origins.clone(),
+                body_limit: config.http.body_limit,
+                metrics_open: config.http.metrics_open,
+                batch_limit: config.limits.batch,
+                public_url: None,
+                lease: config.worker.lease,
+                roles: config.roles.iter().map(|it| it.as_str().to_owned()).collect(),
+            }),
+            limits: Arc::new(spec::Limits {
+                default_target: config.default_target.clone(),
+                targets: targets::names(),
+                env_value_bytes: config.limits.env_value,
+                files_bytes: config.limits.files,
+            }),
+            auth: authenticator,
+            logs: Arc::new(LogReader::new(self.store.clone(), self.wake.clone())),
+            objects: Arc::new(self.objects.clone()),
+            metrics: Arc::new(telemetry::render_metrics),
+            lifecycle: lifecycle.clone(),
+        }
+    }
+}
+
+fn worker_settings(config: &Config) -> worker::Settings {
+    worker::Settings {
+        concurrency: config.worker.concurrency,
+        starts: config.worker.starts,
+        heartbeat: config.worker.heartbeat,
+        lease: config.worker.lease,
+        poll: config.worker.poll,
+        log: pump::Limits { log_bytes: config.limits.log, chunk_bytes: config.logs.chunk, linger: config.logs.flush },
+        output_json_bytes: config.limits.output_json as u64,
+        output_file_bytes: config.limits.output_file,
+    }
+}

@@ -1,0 +1,168 @@
+//! Which of the frames that an engine gives again are stored already.
+//!
+//! A log is read again from a little before the latest stored time, since two streams of one container
+//! may be written to the engine's store slightly out of order. Frames are told apart by time, stream and
+//! bytes, and counted: the same line twice in one nanosecond is two lines.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::runner::{LogFrame, LogStream};
+
+/// How far back frames may be out of order.
+const WINDOW_NANOS: i64 = 1_000_000_000;
+/// Of a log that comes faster, a shorter time is remembered.
+const MOST_FRAMES: usize = 4_096;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    at: i64,
+    stream: LogStream,
+    crc32c: u32,
+    len: usize,
+}
+
+fn key(frame: &LogFrame) -> Key {
+    Key {
+        at: frame.at,
+        stream: frame.stream,
+        crc32c: crc32c::crc32c(&frame.bytes),
+        len: frame.bytes.len(),
+    }
+}
+
+/// The last frames that were taken in.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    frames: VecDeque<Key>,
+    latest: Option<i64>,
+    /// The latest time of a frame that is not remembered any more.
+    forgotten: Option<i64>,
+}
+
+/// Drops the frames that were taken in before.
+#[derive(Debug, Default)]
+pub(super) struct Skip {
+    counts: HashMap<Key, u32>,
+}
+
+impl Recent {
+    pub(super) fn add(&mut self, frame: &LogFrame) {
+        self.latest = Some(self.latest.map_or(frame.at, |it| it.max(frame.at)));
+        self.frames.push_back(key(frame));
+        let horizon = self.latest.unwrap_or_default().saturating_sub(WINDOW_NANOS);
+        while self.frames.len() > MOST_FRAMES
+            || self.frames.front().is_some_and(|it| it.at < horizon)
+        {
+            if let Some(old) = self.frames.pop_front() {
+                self.forgotten = Some(self.forgotten.map_or(old.at, |it| it.max(old.at)));
+            }
+        }
+    }
+
+    /// Frames of which only the times are known lie before everything that is added from now on.
+    pub(super) fn forget_until(&mut self, at: i64) {
+        self.latest = Some(self.latest.map_or(at, |it| it.max(at)));
+        self.forgotten = Some(self.forgotten.map_or(at, |it| it.max(at)));
+    }
+
+    /// From where to read the log again, and what to drop of it. Every frame from there on that was taken
+    /// in is known to [`Skip`].
+    pub(super) fn resume(&self) -> (Option<i64>, Skip) {
+        let Some(latest) = self.latest else { return (None, Skip::default()) };
+        let mut since = latest.saturating_sub(WINDOW_NANOS);
+        if let Some(forgotten) = self.forgotten {
+            since = since.max(forgotten.saturating_add(1));
+        }
+        let mut counts = HashMap::new();
+        for it in self.frames.iter().filter(|it| it.at >= since) {
+            *counts.entry(*it).or_insert(0) += 1;
+        }
+        (Some(since), Skip { counts })
+    }
+}
+
+impl Skip {
+    pub(super) fn is_known(&mut self, frame: &LogFrame) -> bool {
+        if self.counts.is_empty() {
+            return false;
+        }
+        let key = key(frame);
+        match self.counts.get_mut(&key) {
+            Some(1) => {
+                self.counts.remove(&key);
+                true
+            }
+            Some(count) => {
+                *count -= 1;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frame(at: i64, text: &str) -> LogFrame {
+        LogFrame { at, stream: LogStream::Stdout, bytes: text.to_owned().into() }
+    }
+
+    #[test]
+    fn the_same_line_twice_in_one_nanosecond_is_two_lines() {
+        let mut recent = Recent::default();
+        recent.add(&frame(5, "a\n"));
+        let (since, mut skip) = recent.resume();
+        assert!(since.unwrap() <= 5);
+        assert!(skip.is_known(&frame(5, "a\n")));
+        assert!(!skip.is_known(&frame(5, "a\n")));
+        assert!(!skip.is_known(&frame(5, "b\n")));
+    }
+
+    proptest! {
+        /// Wherever the reading stops, going on from there takes in each frame once, even where the times
+        /// are out of order by less than the window.
+        #[test]
+        fn a_log_read_in_two_parts_is_whole(
+            steps in proptest::collection::vec((0_i64..400_000_000, 0_i64..300_000_000, 0_u8..3), 1..200),
+            stop: usize,
+        ) {
+            let mut clock = 0_i64;
+            let log: Vec<LogFrame> = steps.iter().map(|(step, early, text)| {
+                clock += step;
+                frame(clock - early, &format!("{text}\n"))
+            }).collect();
+            let stop = stop % (log.len() + 1);
+            let mut recent = Recent::default();
+            let mut taken: Vec<LogFrame> = Vec::new();
+            for it in &log[..stop] {
+                recent.add(it);
+                taken.push(it.clone());
+            }
+            let (since, mut skip) = recent.resume();
+            for it in log.iter().filter(|it| since.is_none_or(|since| it.at >= since)) {
+                if !skip.is_known(it) {
+                    taken.push(it.clone());
+                }
+            }
+            let text = |it: &LogFrame| (it.at, it.bytes.clone());
+            let (mut all, mut got): (Vec<_>, Vec<_>) =
+                (log.iter().map(text).collect(), taken.iter().map(text).collect());
+            all.sort();
+            got.sort();
+            prop_assert_eq!(got, all);
+        }
+
+        #[test]
+        fn a_fast_log_repeats_nothing(count in 1_usize..10_000) {
+            let mut recent = Recent::default();
+            let log: Vec<_> = (0..count).map(|n| frame(i64::try_from(n).unwrap(), "x\n")).collect();
+            log.iter().for_each(|it| recent.add(it));
+            let (since, mut skip) = recent.resume();
+            let again = log.iter().filter(|it| it.at >= since.unwrap());
+            prop_assert!(again.into_iter().all(|it| skip.is_known(it)));
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! What has to be done from time to time.
+
+pub mod orphan_sweeper;
+pub mod retention;

@@ -1,0 +1,120 @@
+//! The weekly partitions of history: made ahead, dropped when retention says so.
+
+use jiff::{SignedDuration, Timestamp};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Error, Store};
+
+/// So far ahead that a deployment that is down for weeks still finds its partition.
+const WEEKS_AHEAD: i64 = 4;
+
+pub(super) async fn ensure(connection: &mut PgConnection) -> Result<(), Error> {
+    sqlx::query!(
+        "call ensure_partitions(now() - interval '1 week', now() + make_interval(weeks => $1::bigint::integer))",
+        WEEKS_AHEAD
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+const PARENTS: [&str; 6] =
+    ["task_specs", "ended_tasks", "attempts", "outputs", "task_events", "log_chunks"];
+
+impl Store {
+    pub async fn ensure_partitions(&self) -> Result<(), Error> {
+        let mut connection = self.pool.acquire().await?;
+        ensure(&mut connection).await
+    }
+
+    /// Drops the partitions of weeks that ended before `horizon`, and the keys of their tasks. A week
+    /// that still has a live task is kept. Returns the weeks that went.
+    ///
+    /// `keys_secs`: keys younger than that stay, even without their task.
+    pub async fn drop_partitions_before(
+        &self,
+        horizon: Timestamp,
+        keys_secs: f64,
+    ) -> Result<Vec<String>, Error> {
+        let oldest_live =
+            sqlx::query_scalar!("select task_id from live_tasks order by task_id limit 1")
+                .fetch_optional(&self.pool)
+                .await?;
+        let mut dropped = Vec::new();
+        for suffix in self.partition_weeks().await? {
+            let Some(end) = week_end(&suffix) else { continue };
+            let bound = first_id_at(end);
+            if end > horizon || oldest_live.is_some_and(|it| it < bound) {
+                continue;
+            }
+            self.drop_week(&suffix, bound, keys_secs).await?;
+            dropped.push(suffix);
+        }
+        Ok(dropped)
+    }
+
+    async fn partition_weeks(&self) -> Result<Vec<String>, Error> {
+        let names = sqlx::query_scalar!(
+            r#"select c.relname as "name!" from pg_inherits i join pg_class c on c.oid = i.inhrelid
+               where i.inhparent = 'task_specs'::regclass order by 1"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(names
+            .iter()
+            .filter_map(|it| it.strip_prefix("task_specs_y"))
+            .map(str::to_owned)
+            .collect())
+    }
+
+    async fn drop_week(&self, suffix: &str, bound: Uuid, keys_secs: f64) -> Result<(), Error> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query!(
+            "delete from idempotency_keys
+             where task_id < $1 and created_at < now() - make_interval(secs => $2)",
+            bound,
+            keys_secs
+        )
+        .execute(&mut *transaction)
+        .await?;
+        for parent in PARENTS {
+            let statement = format!("drop table if exists {parent}_y{suffix}");
+            #[expect(clippy::disallowed_methods, reason = "a table's name can't be a parameter")]
+            sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+}
+
+/// `2026w47` → the Monday after that ISO week, in UTC.
+fn week_end(suffix: &str) -> Option<Timestamp> {
+    let (year, week) = suffix.split_once('w')?;
+    let monday = jiff::civil::ISOWeekDate::new(
+        year.parse().ok()?,
+        week.parse().ok()?,
+        jiff::civil::Weekday::Monday,
+    )
+    .ok()?;
+    let start = monday.date().to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
+    start.checked_add(SignedDuration::from_hours(7 * 24)).ok()
+}
+
+/// The smallest UUIDv7 of a moment; `uuid_at` in SQL says the same.
+pub(super) fn first_id_at(at: Timestamp) -> Uuid {
+    let millis = u128::try_from(at.as_millisecond()).unwrap_or_default();
+    Uuid::from_u128(millis << 80)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_week_ends_on_the_next_monday() {
+        assert_eq!(week_end("2026w47").unwrap().to_string(), "2026-11-23T00:00:00Z");
+        assert_eq!(week_end("2026w53").unwrap().to_string(), "2027-01-04T00:00:00Z");
+        assert_eq!(week_end("default"), None);
+    }
+}

@@ -1,0 +1,233 @@
+//! Reading tasks: one statement sees a task either live or ended, never neither.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use sqlx::{Postgres, QueryBuilder};
+
+use super::partitions::first_id_at;
+use super::{Error, LogSeals, Store, opt_jiff, parse_document};
+use crate::domain::failure::Failure;
+use crate::domain::state::TaskState;
+use crate::ids::{AttemptId, AttemptNo, RunId, TaskId};
+
+/// A task as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskRecord {
+    pub task: TaskId,
+    pub run: RunId,
+    pub name: String,
+    pub image: String,
+    pub target: String,
+    pub labels: BTreeMap<String, String>,
+    pub priority: i16,
+    pub state: TaskState,
+    pub attempt_no: AttemptNo,
+    pub exit_code: Option<i32>,
+    pub failure: Option<Failure>,
+    pub queued_at: Timestamp,
+    pub claimed_at: Option<Timestamp>,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Option<Timestamp>,
+    /// Queued, and not to be started before.
+    pub not_before: Option<Timestamp>,
+    pub stop_requested: bool,
+}
+
+/// An attempt that has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttemptRecord {
+    pub attempt: AttemptId,
+    pub attempt_no: AttemptNo,
+    pub state: TaskState,
+    pub exit_code: Option<i32>,
+    pub failure: Option<Failure>,
+    pub image_digest: Option<String>,
+    pub seals: LogSeals,
+    pub claimed_at: Option<Timestamp>,
+    pub started_at: Option<Timestamp>,
+    pub finished_at: Timestamp,
+}
+
+/// Which tasks to list, the newest first.
+#[derive(Debug, Clone, Default)]
+pub struct TaskFilter {
+    pub states: Vec<TaskState>,
+    pub name: Option<String>,
+    pub target: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub submitted_after: Option<Timestamp>,
+    pub submitted_before: Option<Timestamp>,
+    /// Only tasks older than this one.
+    pub before: Option<TaskId>,
+    pub limit: i64,
+}
+
+#[derive(sqlx::FromRow)]
+struct Row {
+    task_id: uuid::Uuid,
+    run_id: uuid::Uuid,
+    name: String,
+    image: String,
+    target: String,
+    labels: Option<serde_json::Value>,
+    priority: i16,
+    state: Option<String>,
+    attempt_no: Option<i32>,
+    exit_code: Option<i32>,
+    failure: Option<serde_json::Value>,
+    queued_at: Option<jiff_sqlx::Timestamp>,
+    claimed_at: Option<jiff_sqlx::Timestamp>,
+    started_at: Option<jiff_sqlx::Timestamp>,
+    finished_at: Option<jiff_sqlx::Timestamp>,
+    not_before: Option<jiff_sqlx::Timestamp>,
+    stop_reason: Option<String>,
+}
+
+const COLUMNS: &str = "
+    select s.task_id, s.run_id, s.name, s.image, s.target, s.labels, s.priority,
+           coalesce(l.state, e.state) as state, coalesce(l.attempt_no, e.attempt_no) as attempt_no,
+           e.exit_code, e.failure, coalesce(l.queued_at, e.queued_at) as queued_at, l.claimed_at,
+           coalesce(l.started_at, e.started_at) as started_at, e.finished_at, l.not_before, l.stop_reason
+    from task_specs s
+    left join live_tasks l on l.task_id = s.task_id
+    left join ended_tasks e on e.task_id = s.task_id
+    where true";
+
+impl Row {
+    fn into_record(self) -> Result<TaskRecord, Error> {
+        let broken = |what: &str| Error::Corrupt(format!("task {} has no {what}", self.task_id));
+        let state =
+            self.state.as_deref().and_then(TaskState::parse).ok_or_else(|| broken("state"))?;
+        Ok(TaskRecord {
+            task: TaskId::from_uuid(self.task_id),
+            run: RunId::from_uuid(self.run_id),
+            state,
+            attempt_no: AttemptNo(self.attempt_no.ok_or_else(|| broken("attempt"))?),
+            queued_at: opt_jiff(self.queued_at).ok_or_else(|| broken("time"))?,
+            name: self.name,
+            image: self.image,
+            target: self.target,
+            labels: self
+                .labels
+                .map(|it| parse_document("labels", it))
+                .transpose()?
+                .unwrap_or_default(),
+            priority: self.priority,
+            exit_code: self.exit_code,
+            failure: self.failure.map(|it| parse_document("failure", it)).transpose()?,
+            claimed_at: opt_jiff(self.claimed_at),
+            started_at: opt_jiff(self.started_at),
+            finished_at: opt_jiff(self.finished_at),
+            not_before: opt_jiff(self.not_before),
+            stop_requested: self.stop_reason.is_some(),
+        })
+    }
+}
+
+impl Store {
+    pub async fn find_task(&self, task: TaskId) -> Result<Option<TaskRecord>, Error> {
+        let row = sqlx::query_as!(
+            Row,
+            r#"
+            select s.task_id, s.run_id, s.name, s.image, s.target, s.labels, s.priority,
+                   coalesce(l.state, e.state) as state, coalesce(l.attempt_no, e.attempt_no) as attempt_no,
+                   e.exit_code as "exit_code?", e.failure as "failure?",
+                   coalesce(l.queued_at, e.queued_at) as queued_at, l.claimed_at as "claimed_at?",
+                   coalesce(l.started_at, e.started_at) as started_at, e.finished_at as "finished_at?",
+                   l.not_before as "not_before?", l.stop_reason as "stop_reason?"
+            from task_specs s
+            left join live_tasks l on l.task_id = s.task_id
+            left join ended_tasks e on e.task_id = s.task_id
+            where s.task_id = $1
+            "#,
+            task.uuid()
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(Row::into_record).transpose()
+    }
+
+    pub async fn list_tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskRecord>, Error> {
+        let mut query = QueryBuilder::<Postgres>::new(COLUMNS);
+        push_states(&mut query, &filter.states);
+        if let Some(name) = &filter.name {
+            query.push(" and s.name = ").push_bind(name.clone());
+        }
+        if let Some(target) = &filter.target {
+            query.push(" and s.target = ").push_bind(target.clone());
+        }
+        if !filter.labels.is_empty() {
+            let labels = serde_json::to_value(&filter.labels).unwrap_or_default();
+            query.push(" and s.labels @> ").push_bind(labels);
+        }
+        if let Some(after) = filter.submitted_after {
+            query.push(" and s.task_id >= ").push_bind(first_id_at(after));
+        }
+        let before = [filter.submitted_before.map(first_id_at), filter.before.map(TaskId::uuid)];
+        if let Some(before) = before.into_iter().flatten().min() {
+            query.push(" and s.task_id < ").push_bind(before);
+        }
+        query.push(" order by s.task_id desc limit ").push_bind(filter.limit);
+        let rows: Vec<Row> = query.build_query_as().fetch_all(&self.pool).await?;
+        rows.into_iter().map(Row::into_record).collect()
+    }
+
+    /// The attempts of a task that have ended, in order.
+    pub async fn list_attempts(&self, task: TaskId) -> Result<Vec<AttemptRecord>, Error> {
+        let rows = sqlx::query!(
+            "select attempt_id, attempt_no, state, exit_code, failure, image_digest, log, claimed_at,
+                    started_at, finished_at
+             from attempts where task_id = $1 order by attempt_no",
+            task.uuid()
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|it| {
+                Ok(AttemptRecord {
+                    attempt: AttemptId::from_uuid(it.attempt_id),
+                    attempt_no: AttemptNo(it.attempt_no),
+                    state: TaskState::parse(&it.state)
+                        .ok_or_else(|| Error::Corrupt(format!("attempt state {:?}", it.state)))?,
+                    exit_code: it.exit_code,
+                    failure: it.failure.map(|it| parse_document("failure", it)).transpose()?,
+                    image_digest: it.image_digest,
+                    seals: it
+                        .log
+                        .map(|it| parse_document("log seal", it))
+                        .transpose()?
+                        .unwrap_or_default(),
+                    claimed_at: opt_jiff(it.claimed_at),
+                    started_at: opt_jiff(it.started_at),
+                    finished_at: it.finished_at.to_jiff(),
+                })
+            })
+            .collect()
+    }
+}
+
+/// Each kind of state is in one table: naming the table lets its index drive the search.
+fn push_states(query: &mut QueryBuilder<Postgres>, states: &[TaskState]) {
+    if states.is_empty() {
+        return;
+    }
+    let text = |terminal: bool| -> Vec<String> {
+        let of_kind = states.iter().filter(|it| it.is_terminal() == terminal);
+        of_kind.map(|it| it.as_str().to_owned()).collect()
+    };
+    let (live, ended) = (text(false), text(true));
+    if ended.is_empty() {
+        query.push(" and l.state = any(").push_bind(live).push(")");
+    } else if live.is_empty() {
+        if !states.contains(&TaskState::Succeeded) {
+            query.push(" and e.state <> 'succeeded'");
+        }
+        query.push(" and e.state = any(").push_bind(ended).push(")");
+    } else {
+        query
+            .push(" and coalesce(l.state, e.state) = any(")
+            .push_bind([live, ended].concat())
+            .push(")");
+    }
+}

@@ -1,0 +1,95 @@
+//! Workers and their leases.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Store, parse_document};
+use crate::ids::WorkerId;
+
+/// How a worker finds one of its targets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetHealth {
+    pub kind: String,
+    pub ready: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+}
+
+/// The targets of one live worker.
+pub type WorkerTargets = BTreeMap<String, TargetHealth>;
+
+impl Store {
+    /// Makes this process the holder of the worker's identity. An older process with it is told by its
+    /// next heartbeat.
+    pub async fn register_worker(
+        &self,
+        worker: WorkerId,
+        hostname: &str,
+        version: &str,
+    ) -> Result<i64, Error> {
+        let epoch = sqlx::query_scalar!(
+            "insert into workers (id, epoch, hostname, version) values ($1, 1, $2, $3)
+             on conflict (id) do update
+             set epoch = workers.epoch + 1, hostname = excluded.hostname, version = excluded.version,
+                 started_at = now(), heartbeat_at = now(), targets = '{}'
+             returning epoch",
+            worker.uuid(),
+            hostname,
+            version
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(epoch)
+    }
+
+    /// Renews the lease of everything that the worker holds. False: another process has its identity.
+    pub async fn heartbeat(
+        &self,
+        worker: WorkerId,
+        epoch: i64,
+        targets: &WorkerTargets,
+    ) -> Result<bool, Error> {
+        let targets = serde_json::to_value(targets).map_err(|it| Error::Corrupt(it.to_string()))?;
+        let renewed = sqlx::query!(
+            "update workers set heartbeat_at = now(), targets = $3 where id = $1 and epoch = $2",
+            worker.uuid(),
+            epoch,
+            targets
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(renewed.rows_affected() == 1)
+    }
+
+    /// Gives up the lease at a clean stop, so that others need not wait for it to expire. Attempts that
+    /// nobody else can reach stay with this worker, which takes them back when it starts again.
+    pub async fn release_lease(&self, worker: WorkerId, epoch: i64) -> Result<(), Error> {
+        sqlx::query!(
+            "update workers set heartbeat_at = '-infinity', targets = '{}' where id = $1 and epoch = $2",
+            worker.uuid(),
+            epoch
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// The targets of every worker whose lease is valid.
+    pub async fn live_targets(&self, lease_secs: f64) -> Result<Vec<WorkerTargets>, Error> {
+        let rows = sqlx::query_scalar!(
+            "select targets from workers where heartbeat_at > now() - make_interval(secs => $1)",
+            lease_secs
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(|it| parse_document("targets of a worker", it)).collect()
+    }
+}

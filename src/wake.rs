@@ -1,0 +1,139 @@
+//! Wake-ups inside one process: what saves the milliseconds that polling would cost.
+//!
+//! A wake-up is a hint to look at the database, never data, and may be missing or too many: everything
+//! that waits for one also looks from time to time.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+
+use crate::ids::TaskId;
+
+/// Cheap to clone; all clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Wake {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    queue: Notify,
+    stops: Notify,
+    other_processes: Notify,
+    tasks: Mutex<HashMap<TaskId, watch::Sender<()>>>,
+}
+
+impl Inner {
+    fn tasks(&self) -> MutexGuard<'_, HashMap<TaskId, watch::Sender<()>>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake {
+    /// Something may be claimed.
+    pub fn queued(&self) {
+        self.inner.queue.notify_one();
+        self.inner.other_processes.notify_one();
+    }
+
+    /// Somebody wants a task stopped.
+    pub fn stop_requested(&self) {
+        self.inner.stops.notify_one();
+        self.inner.other_processes.notify_one();
+    }
+
+    /// A task has another state, or more log.
+    pub fn task_changed(&self, task: TaskId) {
+        if let Some(sender) = self.inner.tasks().get(&task) {
+            sender.send_replace(());
+        }
+        self.inner.other_processes.notify_one();
+    }
+
+    /// Another process changed something.
+    pub fn anything(&self) {
+        self.inner.queue.notify_one();
+        self.inner.stops.notify_one();
+        for sender in self.inner.tasks().values() {
+            sender.send_replace(());
+        }
+    }
+
+    /// Waits until something may be claimed; a hint given before the call counts.
+    pub async fn until_queued(&self) {
+        self.inner.queue.notified().await;
+    }
+
+    pub async fn until_stop_requested(&self) {
+        self.inner.stops.notified().await;
+    }
+
+    /// Waits until this process changed something that others may wait for.
+    pub async fn until_changed_here(&self) {
+        self.inner.other_processes.notified().await;
+    }
+
+    /// Whether anybody in this process waits for changes of this task.
+    pub fn is_watched(&self, task: TaskId) -> bool {
+        self.inner.tasks().contains_key(&task)
+    }
+
+    /// Hears of a task. Subscribe first, look at the database then: no change is missed in between.
+    pub fn subscribe(&self, task: TaskId) -> Subscription {
+        let receiver =
+            self.inner.tasks().entry(task).or_insert_with(|| watch::channel(()).0).subscribe();
+        Subscription { task, receiver, wake: Arc::clone(&self.inner) }
+    }
+}
+
+/// See [`Wake::subscribe`].
+#[derive(Debug)]
+pub struct Subscription {
+    task: TaskId,
+    receiver: watch::Receiver<()>,
+    wake: Arc<Inner>,
+}
+
+impl Subscription {
+    /// Waits for a change since the last call, or since the subscription.
+    pub async fn changed(&mut self) {
+        // The sender lives as long as its subscriptions.
+        let _ = self.receiver.changed().await;
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut tasks = self.wake.tasks();
+        // This receiver is still counted.
+        if tasks.get(&self.task).is_some_and(|it| it.receiver_count() <= 1) {
+            tasks.remove(&self.task);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_between_subscribing_and_waiting_is_not_missed() {
+        let wake = Wake::default();
+        let task = TaskId::generate();
+        let mut subscription = wake.subscribe(task);
+        wake.task_changed(task);
+        subscription.changed().await;
+    }
+
+    #[test]
+    fn nothing_is_kept_for_tasks_that_nobody_waits_for() {
+        let wake = Wake::default();
+        let task = TaskId::generate();
+        let (a, b) = (wake.subscribe(task), wake.subscribe(task));
+        drop(a);
+        assert_eq!(wake.inner.tasks().len(), 1);
+        drop(b);
+        assert_eq!(wake.inner.tasks().len(), 0);
+    }
+}

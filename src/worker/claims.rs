@@ -1,0 +1,134 @@
+//! The loops that bring attempts and requests to the supervisors.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Shared;
+use crate::runner::{EngineState, RunnerKind};
+use crate::store::ClaimTarget;
+
+const AFTER_AN_ERROR: Duration = Duration::from_secs(1);
+
+/// Claims from the queue whenever there may be something and there is a place for it.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let parts = &shared.parts;
+    loop {
+        // Wake-ups that come while the database is asked are kept for the next turn.
+        match claim(&shared).await {
+            Ok(Claimed::Full) => continue,
+            Ok(Claimed::Some) => {}
+            Err(error) => {
+                tracing::warn!(%error, "tasks could not be claimed");
+                tokio::select! {
+                    () = shared.draining.cancelled() => return,
+                    () = tokio::time::sleep(AFTER_AN_ERROR) => continue,
+                }
+            }
+        }
+        tokio::select! {
+            () = shared.draining.cancelled() => return,
+            () = parts.wake.until_queued() => {}
+            () = shared.slots.freed() => {}
+            () = tokio::time::sleep(parts.settings.poll) => {}
+        }
+    }
+}
+
+enum Claimed {
+    /// As many as there were places: there may be more.
+    Full,
+    Some,
+}
+
+async fn claim(shared: &Arc<Shared>) -> Result<Claimed, crate::store::Error> {
+    if shared.draining.is_cancelled() || !shared.lease.is_valid() {
+        return Ok(Claimed::Some);
+    }
+    let targets: Vec<ClaimTarget> =
+        reachable(shared).into_iter().filter(|it| it.slots > 0).collect();
+    if targets.is_empty() {
+        return Ok(Claimed::Some);
+    }
+    let claimed = shared.parts.store.claim(shared.parts.worker, &targets).await?;
+    let full = targets.iter().any(|target| {
+        let got = claimed.iter().filter(|it| it.target == target.name).count();
+        i64::try_from(got).unwrap_or(i64::MAX) == target.slots
+    });
+    for it in claimed {
+        shared.parts.wake.task_changed(it.task);
+        Shared::supervise(shared, it, false);
+    }
+    Ok(if full { Claimed::Full } else { Claimed::Some })
+}
+
+/// The targets that answer, with their free places.
+fn reachable(shared: &Shared) -> Vec<ClaimTarget> {
+    shared
+        .parts
+        .targets
+        .iter()
+        .filter_map(|(name, runner)| match &*runner.engine().borrow() {
+            EngineState::Ready { id, .. } => {
+                let cheap = runner.kind() == RunnerKind::Simulated;
+                let slots = i64::try_from(shared.slots.free(name, cheap)).unwrap_or(i64::MAX);
+                Some(ClaimTarget { name: name.clone(), engine: id.0.clone(), slots })
+            }
+            EngineState::Connecting | EngineState::Down { .. } => None,
+        })
+        .collect()
+}
+
+/// Takes over from workers that are gone.
+pub(super) async fn take_expired(shared: Arc<Shared>) {
+    let parts = &shared.parts;
+    loop {
+        tokio::select! {
+            () = shared.draining.cancelled() => return,
+            () = tokio::time::sleep(parts.settings.heartbeat) => {}
+        }
+        if !shared.lease.is_valid() {
+            continue;
+        }
+        let lease = parts.settings.lease.as_secs_f64();
+        match parts.store.take_expired(parts.worker, lease, &reachable(&shared)).await {
+            Ok(taken) => {
+                if !taken.is_empty() {
+                    tracing::warn!(tasks = taken.len(), "taking over from a worker that is gone");
+                }
+                for it in taken {
+                    Shared::supervise(&shared, it, true);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the tasks of dead workers could not be taken over");
+            }
+        }
+    }
+}
+
+/// Brings requests to stop to the supervisors.
+pub(super) async fn watch_stops(shared: Arc<Shared>) {
+    let parts = &shared.parts;
+    loop {
+        match parts.store.stop_requests(parts.worker).await {
+            Ok(requests) => {
+                let stops = shared.stops();
+                for request in requests {
+                    if let Some(stop) = stops.get(&request.task) {
+                        stop.send_if_modified(|it| {
+                            let new = it.is_none();
+                            it.get_or_insert(request.reason);
+                            new
+                        });
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "requests to stop could not be read"),
+        }
+        tokio::select! {
+            () = shared.detach.cancelled() => return,
+            () = parts.wake.until_stop_requested() => {}
+            () = tokio::time::sleep(parts.settings.poll) => {}
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What a supervisor has to tell about its attempt, until it is written.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::clock::Clock;
+use crate::runner::Progress;
+use crate::store::NewEvent;
+
+/// Collects events. The milestones that the columns of the attempt tell anyway are not among them.
+#[derive(Debug, Clone)]
+pub(super) struct Journal {
+    clock: Arc<dyn Clock>,
+    backend: &'static str,
+    events: Arc<Mutex<Vec<NewEvent>>>,
+    pulling: tokio_util::sync::CancellationToken,
+}
+
+impl Journal {
+    pub(super) fn new(clock: Arc<dyn Clock>, backend: &'static str) -> Self {
+        Self {
+            clock,
+            backend,
+            events: Arc::default(),
+            pulling: tokio_util::sync::CancellationToken::new(),
+        }
+    }
+
+    pub(super) fn add(&self, reason: &str, message: impl Into<String>) {
+        self.push("worker", reason, message.into());
+    }
+
+    fn push(&self, source: &'static str, reason: &str, message: String) {
+        let event = NewEvent { at: self.clock.now(), source, reason: reason.to_owned(), message };
+        self.events().push(event);
+    }
+
+    pub(super) fn take(&self) -> Vec<NewEvent> {
+        std::mem::take(&mut *self.events())
+    }
+
+    /// Puts back what could not be written.
+    pub(super) fn put_back(&self, mut older: Vec<NewEvent>) {
+        let mut events = self.events();
+        older.append(&mut events);
+        *events = older;
+    }
+
+    /// Resolves when the backend begins to pull an image.
+    pub(super) async fn until_pulling(&self) {
+        self.pulling.cancelled().await;
+    }
+
+    fn events(&self) -> std::sync::MutexGuard<'_, Vec<NewEvent>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress for Journal {
+    fn step(&self, reason: &'static str, message: String) {
+        match reason {
+            "created" | "started" => {}
+            _ => self.push(self.backend, reason, message),
+        }
+        if reason == "pulling" {
+            self.pulling.cancel();
+        }
+    }
+}

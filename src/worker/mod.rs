@@ -1,0 +1,168 @@
+//! Drives attempts: claims tasks, keeps their lease, runs one supervisor for each.
+//!
+//! There is no recovery path. What a worker held before it was restarted, what it takes from a dead one and
+//! what it claims from the queue go to the same supervisor, which asks the state machine what to do next.
+
+mod claims;
+mod collect;
+mod events;
+mod lease;
+mod slots;
+mod supervisor;
+mod targets;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::domain::outcome::StopReason;
+use crate::ids::{InstallationId, TaskId, WorkerId};
+use crate::logs::pump;
+use crate::logs::reader::LogReader;
+use crate::outputs::FolderStore;
+use crate::runner::Targets;
+use crate::store::{self, ClaimedTask, Store};
+use crate::wake::Wake;
+
+use lease::Lease;
+use slots::Slots;
+
+/// What a worker may do at once, and how often it looks.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Tasks held for one target.
+    pub concurrency: usize,
+    /// Starts in flight for one target.
+    pub starts: usize,
+    pub heartbeat: Duration,
+    /// How long after its last heartbeat the others take over.
+    pub lease: Duration,
+    /// Between looks where no wake-up comes.
+    pub poll: Duration,
+    pub log: pump::Limits,
+    pub output_json_bytes: u64,
+    pub output_file_bytes: u64,
+}
+
+/// What a worker works with.
+#[derive(Debug)]
+pub struct Parts {
+    pub store: Store,
+    pub wake: Wake,
+    pub clock: Arc<dyn Clock>,
+    pub installation: InstallationId,
+    pub worker: WorkerId,
+    pub targets: Targets,
+    pub objects: FolderStore,
+    pub settings: Settings,
+}
+
+/// One worker process.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    parts: Parts,
+    reader: LogReader,
+    lease: Lease,
+    slots: Slots,
+    stops: Mutex<HashMap<TaskId, watch::Sender<Option<StopReason>>>>,
+    /// No more tasks are claimed.
+    draining: CancellationToken,
+    /// Supervisors leave their sandboxes running and end.
+    detach: CancellationToken,
+    supervisors: TaskTracker,
+}
+
+impl Worker {
+    /// Takes the identity, and back what it held before.
+    pub async fn start(parts: Parts, tracker: &TaskTracker) -> Result<Self, store::Error> {
+        let hostname = hostname();
+        let epoch =
+            parts.store.register_worker(parts.worker, &hostname, env!("CARGO_PKG_VERSION")).await?;
+        let shared = Arc::new(Shared {
+            reader: LogReader::new(parts.store.clone(), parts.wake.clone()),
+            lease: Lease::new(epoch, parts.settings.lease),
+            slots: Slots::new(parts.settings.concurrency, parts.settings.starts),
+            stops: Mutex::default(),
+            draining: CancellationToken::new(),
+            detach: CancellationToken::new(),
+            supervisors: TaskTracker::new(),
+            parts,
+        });
+        let own = shared.parts.store.take_own(shared.parts.worker).await?;
+        if !own.is_empty() {
+            tracing::info!(tasks = own.len(), "taking back the tasks of before the restart");
+        }
+        for claimed in own {
+            Shared::supervise(&shared, claimed, true);
+        }
+        tracker.spawn(lease::run(Arc::clone(&shared)));
+        tracker.spawn(claims::run(Arc::clone(&shared)));
+        tracker.spawn(claims::take_expired(Arc::clone(&shared)));
+        tracker.spawn(claims::watch_stops(Arc::clone(&shared)));
+        Ok(Self { shared })
+    }
+
+    /// Resolves when another process has taken this worker's identity: this one must end.
+    pub async fn until_replaced(&self) {
+        self.shared.lease.until_lost().await;
+    }
+
+    /// Claims nothing more.
+    pub fn drain(&self) {
+        self.shared.draining.cancel();
+    }
+
+    /// Lets go of everything that runs, without touching it, and gives the lease up. Attempts that could
+    /// not be let go of in time are named in the answer by their number.
+    pub async fn detach(&self, deadline: Duration) -> usize {
+        let shared = &self.shared;
+        shared.draining.cancel();
+        shared.detach.cancel();
+        shared.supervisors.close();
+        let left = match tokio::time::timeout(deadline, shared.supervisors.wait()).await {
+            Ok(()) => 0,
+            Err(_) => shared.supervisors.len(),
+        };
+        shared.lease.stop();
+        let released = shared.parts.store.release_lease(shared.parts.worker, shared.lease.epoch());
+        if let Err(error) = released.await {
+            tracing::warn!(%error, "the lease could not be given up, others wait for it to expire");
+        }
+        left
+    }
+}
+
+impl Shared {
+    /// Starts the supervisor of an attempt that this worker holds.
+    fn supervise(self: &Arc<Self>, claimed: ClaimedTask, taken_over: bool) {
+        let (stop, stopped) = watch::channel(claimed.stop);
+        self.stops().insert(claimed.task, stop);
+        let shared = Arc::clone(self);
+        let slot = self.slots.take(&claimed.target, taken_over);
+        self.supervisors.spawn(async move {
+            let task = claimed.task;
+            supervisor::run(&shared, claimed, taken_over, stopped, slot).await;
+            shared.stops().remove(&task);
+        });
+    }
+
+    fn stops(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<TaskId, watch::Sender<Option<StopReason>>>> {
+        self.stops.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

@@ -1,0 +1,273 @@
+//! The steps after the end of the sandbox: what it left, the verdict, the record.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::{Shared, collect};
+use super::{PumpTask, Quit, SLOW_FINISH, Supervisor, insist};
+use crate::domain::attempt::{Ending, Event, Sandbox};
+use crate::domain::exit::ExitReport;
+use crate::domain::failure::{Failure, Reason};
+use crate::domain::outcome::{self, Outcome};
+use crate::domain::retry;
+use crate::domain::spec::{Cleanup, TaskSpec};
+use crate::domain::state::TaskState;
+use crate::ids::AttemptId;
+use crate::logs::MAIN_CONTAINER;
+use crate::logs::pump::LogEnd;
+use crate::runner::{Collected, Disposal, Handle, JsonFile, Runner};
+use crate::store::{AttemptEnd, AttemptFate, ClaimedTask, LogSeals, Recorded, Requeue};
+
+impl Supervisor<'_> {
+    pub(super) async fn collect(&mut self, exit: &ExitReport) -> Result<(), Quit> {
+        let (Some(handle), Some(pump)) = (self.handle.clone(), self.pump.take()) else {
+            // It never ran: there is nothing to read.
+            self.apply(Event::Collected(None));
+            return Ok(());
+        };
+        pump.exited.cancel();
+        let finish = Duration::try_from(self.spec.timeouts.finish).unwrap_or_default();
+        let deadline = Instant::now() + finish;
+        let stored = {
+            let runner = self.runner.as_ref();
+            let stored = store_remains(
+                self.shared,
+                runner,
+                &self.claimed,
+                &self.spec,
+                &handle,
+                pump,
+                deadline,
+            );
+            tokio::pin!(stored);
+            tokio::select! {
+                stored = &mut stored => stored,
+                () = self.shared.detach.cancelled() => return Err(Quit::Detached),
+                () = tokio::time::sleep(SLOW_FINISH) => {
+                    let (shared, task, fence) = (self.shared, self.claimed.task, self.claimed.fence);
+                    insist(shared, || shared.parts.store.record_finishing(task, fence)).await?;
+                    shared.parts.wake.task_changed(task);
+                    tokio::select! {
+                        stored = stored => stored,
+                        () = self.shared.detach.cancelled() => return Err(Quit::Detached),
+                    }
+                }
+            }
+        };
+        let (log, remains) = stored?;
+        tracing::debug!(task.id = %self.claimed.task, code = ?exit.status.code(), "the attempt has ended");
+        let fault = remains.fault.clone();
+        self.remains = Some((log, remains));
+        self.apply(Event::Collected(fault));
+        Ok(())
+    }
+
+    pub(super) async fn record(&mut self, ending: Ending) -> Result<(), Quit> {
+        if self.remains.is_none()
+            && let Some(mut pump) = self.pump.take()
+        {
+            // It is gone, or can't be asked: what was read of its log is what there is.
+            pump.give_up.cancel();
+            let log = (&mut pump.task).await.ok().flatten().ok_or(Quit::Fenced)?;
+            self.remains = Some((log, collect::Remains::default()));
+        }
+        let finished_at = match &ending {
+            Ending::Exited { exit, .. } => exit.finished_at,
+            Ending::Known(_) => None,
+        };
+        let outcome = self.judge(ending);
+        let (log, remains) = match self.remains.take() {
+            Some((log, remains)) => (Some(log), remains),
+            None => (None, collect::Remains::default()),
+        };
+        let requeue = self.next_attempt(&outcome);
+        self.disposal = self.disposal_after(&outcome);
+        let mut end = AttemptEnd {
+            keep_sandbox: self.disposal == Disposal::Keep,
+            started_at: self.attempt.started_at,
+            finished_at: finished_at.unwrap_or_else(|| self.shared.parts.clock.now()),
+            handle: self.handle.as_ref().and_then(|it| serde_json::to_value(it).ok()),
+            image_digest: self.image_digest.clone(),
+            outputs: remains.outputs,
+            seals: log
+                .as_ref()
+                .map(|it: &LogEnd| (MAIN_CONTAINER.to_owned(), it.seal.clone()))
+                .into_iter()
+                .collect::<LogSeals>(),
+            chunks: log.into_iter().filter_map(|it| it.chunk).collect(),
+            events: self.journal.take(),
+            requeue,
+            outcome,
+        };
+        let requeued = self.write_end(&mut end).await?;
+        let (wake, task) = (&self.shared.parts.wake, self.claimed.task);
+        let reason = end.outcome.failure.as_ref().map_or("", |it| it.reason.as_str());
+        tracing::info!(
+            task.id = %task, attempt.no = %self.claimed.attempt_no, state = %end.outcome.state, reason, requeued,
+            "attempt ended"
+        );
+        wake.task_changed(task);
+        if requeued {
+            wake.queued();
+        }
+        self.apply(Event::Recorded);
+        Ok(())
+    }
+
+    /// Writes the end. False: the task has ended with its attempt.
+    pub(super) async fn write_end(&self, end: &mut AttemptEnd) -> Result<bool, Quit> {
+        let (shared, task, fence) = (self.shared, self.claimed.task, self.claimed.fence);
+        loop {
+            let written =
+                insist(shared, || shared.parts.store.finish_attempt(task, fence, end)).await;
+            match written {
+                Ok(Recorded::Done) => return Ok(end.requeue.is_some()),
+                Ok(Recorded::StopRequested) => {
+                    end.requeue = None;
+                    end.outcome.state = TaskState::Cancelled;
+                    if let Some(failure) = &mut end.outcome.failure {
+                        failure.message = format!("cancelled; before that: {}", failure.message);
+                        failure.reason = Reason::Cancelled;
+                    }
+                }
+                // Perhaps the answer to an earlier try was lost, and the end is ours.
+                Err(Quit::Fenced) if self.has_ended().await => return Ok(end.requeue.is_some()),
+                Err(quit) => return Err(quit),
+            }
+        }
+    }
+
+    pub(super) async fn has_ended(&self) -> bool {
+        let attempt = (self.claimed.task, self.claimed.attempt);
+        let fates = self.shared.parts.store.attempt_fates(&[attempt]).await;
+        fates.is_ok_and(|it| {
+            matches!(it.get(&self.claimed.attempt), Some(AttemptFate::Ended { .. }))
+        })
+    }
+
+    pub(super) fn judge(&self, ending: Ending) -> Outcome {
+        let mut outcome = match ending {
+            Ending::Known(outcome) => outcome,
+            Ending::Exited { exit, stopped, output_fault } => {
+                outcome::judge(&exit, stopped, &self.spec.skip_on_exit_codes, output_fault)
+            }
+        };
+        if let (Some(failure), Some((log, _))) = (&mut outcome.failure, &self.remains) {
+            failure.log_tail.clone_from(&log.lines);
+        }
+        outcome
+    }
+
+    pub(super) fn next_attempt(&self, outcome: &Outcome) -> Option<Requeue> {
+        let failure = outcome.failure.as_ref().filter(|_| outcome.state == TaskState::Failed)?;
+        if self.attempt.stop.is_some() {
+            return None;
+        }
+        let facts = retry::Facts {
+            reason: failure.reason,
+            may_have_started: self.attempt.may_have_started(),
+            at_most_once: self.spec.at_most_once,
+            platform_failures: self.claimed.platform_failures,
+            platform_retries: self.spec.platform_retries,
+            seed: (self.claimed.attempt.uuid().as_u128() & u128::from(u64::MAX)) as u64,
+        };
+        match retry::decide(facts) {
+            retry::Decision::Final => None,
+            retry::Decision::Retry { after } => {
+                let now = self.shared.parts.clock.now();
+                let not_before = now.checked_add(after).unwrap_or(now);
+                Some(Requeue { attempt: AttemptId::generate(), not_before })
+            }
+        }
+    }
+
+    pub(super) fn disposal_after(&self, outcome: &Outcome) -> Disposal {
+        match (self.spec.cleanup, outcome.state) {
+            (Cleanup::Always, _)
+            | (Cleanup::OnSuccess, TaskState::Succeeded | TaskState::Skipped) => Disposal::Remove,
+            (Cleanup::Never | Cleanup::OnSuccess, _) => match self.attempt.sandbox {
+                Sandbox::Exited(_) => Disposal::Keep,
+                // What may still run is not left behind.
+                Sandbox::Unknown | Sandbox::Absent | Sandbox::Created | Sandbox::Running => {
+                    Disposal::Remove
+                }
+            },
+        }
+    }
+
+    /// Best effort: the sweeper finds what is left.
+    pub(super) async fn cleanup(&mut self) {
+        if self.attempt.sandbox == Sandbox::Absent && self.attempt.refusal.is_none() {
+            return;
+        }
+        let disposal = match self.attempt.sandbox {
+            Sandbox::Exited(_) => self.disposal,
+            Sandbox::Unknown | Sandbox::Absent | Sandbox::Created | Sandbox::Running => {
+                Disposal::Remove
+            }
+        };
+        if let Err(error) = self.runner.cleanup(&self.key, disposal).await {
+            tracing::warn!(task.id = %self.claimed.task, %error, "the sandbox is left to the sweeper");
+        }
+    }
+}
+
+/// Reads the log to its end and stores the files, both at once.
+async fn store_remains(
+    shared: &Shared,
+    runner: &dyn Runner,
+    claimed: &ClaimedTask,
+    spec: &TaskSpec,
+    handle: &Handle,
+    mut pump: PumpTask,
+    deadline: Instant,
+) -> Result<(LogEnd, collect::Remains), Quit> {
+    let log = async {
+        if let Ok(log) = tokio::time::timeout_at(deadline, &mut pump.task).await {
+            return log;
+        }
+        pump.give_up.cancel();
+        (&mut pump.task).await
+    };
+    let files = collect::files(shared, runner, claimed, spec, handle, deadline);
+    let (log, files) = tokio::join!(log, files);
+    let log = log.ok().flatten().ok_or(Quit::Fenced)?;
+    let remains = match files {
+        Ok(collected) => collect::outputs(shared, claimed, spec, &collected, &log).await,
+        Err(fault) => {
+            // What the log gives is there all the same.
+            let nothing = Collected { json: JsonFile::Absent, files: BTreeMap::new() };
+            let mut remains = collect::outputs(shared, claimed, spec, &nothing, &log).await;
+            remains.fault = Some(fault);
+            remains
+        }
+    };
+    Ok((log, remains))
+}
+
+/// Ends a task whose document means nothing to this version.
+pub(super) async fn unreadable(
+    shared: &Shared,
+    claimed: &ClaimedTask,
+    message: &str,
+) -> Result<(), Quit> {
+    tracing::error!(task.id = %claimed.task, message);
+    let end = AttemptEnd {
+        outcome: Outcome::failed(Failure::new(Reason::Internal, message)),
+        started_at: claimed.started_at,
+        finished_at: shared.parts.clock.now(),
+        handle: None,
+        image_digest: None,
+        outputs: Vec::new(),
+        seals: LogSeals::new(),
+        chunks: Vec::new(),
+        events: Vec::new(),
+        keep_sandbox: false,
+        requeue: None,
+    };
+    insist(shared, || shared.parts.store.finish_attempt(claimed.task, claimed.fence, &end)).await?;
+    shared.parts.wake.task_changed(claimed.task);
+    Ok(())
+}

@@ -1,0 +1,300 @@
+//! Drives one attempt: asks the state machine what to do, does it, tells it what came of it.
+
+mod finish;
+mod sandbox;
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::events::Journal;
+use super::slots::Slot;
+use super::{Shared, collect};
+use crate::domain::attempt::{Action, Attempt, Event, Sandbox};
+use crate::domain::exit::ExitStatus;
+use crate::domain::outcome::StopReason;
+use crate::domain::spec::TaskSpec;
+use crate::logs::pump::{LogEnd, Pump};
+use crate::runner::{Disposal, EngineId, Handle, Observation, Runner, SandboxKey};
+use crate::store::{self, ClaimedTask};
+
+const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
+/// What ends sooner is written once, at its end.
+const BRIEF: Duration = Duration::from_millis(10);
+/// Storing what an attempt left is shown as a state of its own when it takes longer.
+const SLOW_FINISH: Duration = Duration::from_millis(250);
+const FLUSH_EVENTS: Duration = Duration::from_millis(500);
+
+/// Why a supervisor ends without having written the end of its attempt.
+#[derive(Debug)]
+enum Quit {
+    /// Somebody else has it.
+    Fenced,
+    /// This process stops. The sandbox goes on.
+    Detached,
+    /// It is back in the queue.
+    Unclaimed,
+}
+
+/// Drives an attempt to its end, over panics of our own making.
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    mut claimed: ClaimedTask,
+    mut taken_over: bool,
+    stop: watch::Receiver<Option<StopReason>>,
+    slot: Slot,
+) {
+    let mut slot = Some(slot);
+    loop {
+        let task = claimed.task;
+        let driven = drive(shared, claimed, taken_over, stop.clone(), slot.take());
+        match AssertUnwindSafe(driven).catch_unwind().await {
+            Ok(Ok(())) => return,
+            Ok(Err(quit)) => {
+                tracing::info!(task.id = %task, why = ?quit, "let go of the attempt");
+                if matches!(quit, Quit::Unclaimed) {
+                    shared.parts.wake.task_changed(task);
+                }
+                return;
+            }
+            Err(_) => {
+                tracing::error!(task.id = %task, "the supervisor of the attempt panicked, it begins anew");
+            }
+        }
+        tokio::time::sleep(LONGEST_BACKOFF).await;
+        claimed = loop {
+            match shared.parts.store.retake(shared.parts.worker, task).await {
+                Ok(Some(again)) => break again,
+                Ok(None) => return,
+                Err(_) => tokio::time::sleep(LONGEST_BACKOFF).await,
+            }
+        };
+        taken_over = true;
+    }
+}
+
+async fn drive(
+    shared: &Arc<Shared>,
+    claimed: ClaimedTask,
+    taken_over: bool,
+    stop: watch::Receiver<Option<StopReason>>,
+    slot: Option<Slot>,
+) -> Result<(), Quit> {
+    let Some(runner) = shared.parts.targets.get(&claimed.target).cloned() else {
+        tracing::error!(task.id = %claimed.task, target = claimed.target, "the target is not configured any more");
+        shared.detach.cancelled().await;
+        return Err(Quit::Detached);
+    };
+    let spec = match &claimed.spec {
+        Ok(spec) => spec.clone(),
+        Err(error) => {
+            let message = format!("the stored spec can't be read by this version: {error}");
+            return finish::unreadable(shared, &claimed, &message).await;
+        }
+    };
+    let attempt = if taken_over {
+        let (phase, at) = (claimed.phase, claimed.started_at);
+        Attempt::taken_over(phase, claimed.stop, at, spec.timeouts, spec.at_most_once)
+    } else {
+        let mut attempt = Attempt::queued(spec.timeouts, spec.at_most_once);
+        attempt.stop = claimed.stop;
+        apply(&mut attempt, Event::Claimed(shared.parts.clock.now()));
+        attempt
+    };
+    let journal = Journal::new(Arc::clone(&shared.parts.clock), runner.kind().as_str());
+    if taken_over {
+        journal.add("adopted", "taken over after a restart");
+    }
+    let lapses = shared.lease.lapses();
+    let mut supervisor = Supervisor {
+        key: SandboxKey { installation: shared.parts.installation, attempt: claimed.attempt },
+        engine: EngineId(claimed.engine.clone()),
+        shared,
+        runner,
+        claimed,
+        spec,
+        attempt,
+        journal,
+        taken_over,
+        stop,
+        slot,
+        lapses,
+        handle: None,
+        image_digest: None,
+        pump: None,
+        recorded_running: false,
+        backoff: FIRST_BACKOFF,
+        remains: None,
+        disposal: Disposal::Remove,
+    };
+    supervisor.run().await
+}
+
+struct Supervisor<'a> {
+    shared: &'a Arc<Shared>,
+    runner: Arc<dyn Runner>,
+    claimed: ClaimedTask,
+    key: SandboxKey,
+    engine: EngineId,
+    spec: TaskSpec,
+    attempt: Attempt,
+    journal: Journal,
+    taken_over: bool,
+    stop: watch::Receiver<Option<StopReason>>,
+    slot: Option<Slot>,
+    lapses: u64,
+    handle: Option<Handle>,
+    image_digest: Option<String>,
+    pump: Option<PumpTask>,
+    recorded_running: bool,
+    backoff: Duration,
+    remains: Option<(LogEnd, collect::Remains)>,
+    /// As the end of the attempt was written.
+    disposal: Disposal,
+}
+
+struct PumpTask {
+    task: tokio::task::JoinHandle<Option<LogEnd>>,
+    exited: CancellationToken,
+    give_up: CancellationToken,
+}
+
+impl Drop for PumpTask {
+    fn drop(&mut self) {
+        // Whoever has the attempt next reads on from what is stored.
+        self.task.abort();
+    }
+}
+
+impl Supervisor<'_> {
+    async fn run(&mut self) -> Result<(), Quit> {
+        loop {
+            if let Some(reason) = *self.stop.borrow_and_update() {
+                apply(&mut self.attempt, Event::StopRequested(reason));
+            }
+            match self.attempt.next_action(self.shared.parts.clock.now()) {
+                Action::Claim => return Err(Quit::Unclaimed),
+                Action::Inspect => self.inspect().await?,
+                Action::Launch => self.launch().await?,
+                Action::Discard => self.discard().await?,
+                Action::Watch { until } => self.watch(until).await?,
+                Action::Signal(reason) => self.signal(reason).await?,
+                Action::Force => self.force().await?,
+                Action::Collect { exit } => self.collect(&exit).await?,
+                Action::Record(ending) => self.record(ending).await?,
+                Action::Cleanup => {
+                    self.cleanup().await;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        apply(&mut self.attempt, event);
+    }
+
+    async fn inspect(&mut self) -> Result<(), Quit> {
+        match self.runner.inspect(&self.key, &self.engine).await {
+            Ok(observation) => {
+                self.backoff = FIRST_BACKOFF;
+                self.observed(observation);
+                Ok(())
+            }
+            Err(error) => self.engine_is_silent(&error.to_string()).await,
+        }
+    }
+
+    fn observed(&mut self, observation: Observation) {
+        match observation {
+            Observation::Absent => self.apply(Event::Observed(Sandbox::Absent)),
+            Observation::Created => self.apply(Event::Observed(Sandbox::Created)),
+            Observation::Running { handle, started_at } => {
+                self.runs(handle);
+                self.apply(Event::Started(started_at));
+            }
+            Observation::Exited { handle, report } => {
+                if !matches!(report.status, ExitStatus::StartFailed { .. }) {
+                    self.runs(handle);
+                }
+                self.apply(Event::Observed(Sandbox::Exited(report)));
+            }
+        }
+    }
+
+    /// There is a sandbox that has been started: its log is ours to bring in.
+    fn runs(&mut self, handle: Handle) {
+        if let Some(slot) = &mut self.slot {
+            slot.started();
+        }
+        if self.pump.is_none() {
+            let parts = &self.shared.parts;
+            let (exited, give_up) = (CancellationToken::new(), CancellationToken::new());
+            let pump = Pump {
+                store: parts.store.clone(),
+                wake: parts.wake.clone(),
+                runner: Arc::clone(&self.runner),
+                handle: handle.clone(),
+                task: self.claimed.task,
+                attempt_no: self.claimed.attempt_no,
+                fence: self.claimed.fence,
+                limits: parts.settings.log,
+                taken_over: self.taken_over,
+            };
+            let task = self.shared.supervisors.spawn(pump.run(exited.clone(), give_up.clone()));
+            self.pump = Some(PumpTask { task, exited, give_up });
+        }
+        self.handle = Some(handle);
+    }
+}
+
+fn apply(attempt: &mut Attempt, event: Event) {
+    if let Err(error) = attempt.apply(event) {
+        // The state is unchanged and decides the next step.
+        tracing::error!(%error, "an event that can't be");
+    }
+}
+
+/// Best effort: events that can't be written now go with the next write.
+async fn write_events(shared: &Shared, claimed: &ClaimedTask, journal: &Journal) {
+    let events = journal.take();
+    if events.is_empty() {
+        return;
+    }
+    let written = shared
+        .parts
+        .store
+        .append_events(claimed.task, claimed.fence, claimed.attempt_no, &events)
+        .await;
+    if written.is_err() {
+        journal.put_back(events);
+    }
+}
+
+/// Asks the database until it answers. What is driven goes on meanwhile; nothing is done about it.
+async fn insist<T, F>(shared: &Shared, call: impl Fn() -> F) -> Result<T, Quit>
+where
+    F: Future<Output = Result<T, store::Error>>,
+{
+    let mut backoff = FIRST_BACKOFF;
+    loop {
+        match call().await {
+            Ok(it) => return Ok(it),
+            Err(store::Error::Fenced) => return Err(Quit::Fenced),
+            Err(error) => {
+                tracing::warn!(%error, transient = error.is_transient(), "the database is asked again");
+                tokio::select! {
+                    () = tokio::time::sleep(backoff) => {}
+                    () = shared.detach.cancelled() => return Err(Quit::Detached),
+                }
+                backoff = (backoff * 2).min(LONGEST_BACKOFF);
+            }
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The steps that ask the engine for something.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    BRIEF, FIRST_BACKOFF, FLUSH_EVENTS, LONGEST_BACKOFF, Quit, Supervisor, insist, write_events,
+};
+use crate::domain::attempt::{Event, Sandbox};
+use crate::domain::exit::ExitReport;
+use crate::domain::outcome::StopReason;
+use crate::domain::quantity::format_duration;
+use crate::runner::{Disposal, Handle, KillAck, KillMode, LaunchError, LaunchRequest, WaitError};
+
+impl Supervisor<'_> {
+    pub(super) async fn launch(&mut self) -> Result<(), Quit> {
+        self.may_launch().await?;
+        let request = LaunchRequest {
+            key: self.key,
+            run: self.claimed.run,
+            task: self.claimed.task,
+            attempt_no: self.claimed.attempt_no,
+            spec: &self.spec,
+            spec_hash: &self.claimed.spec_hash,
+            engine: &self.engine,
+        };
+        let given_up = CancellationToken::new();
+        let launched = {
+            let launch = self.runner.launch(&request, &self.journal, &given_up);
+            tokio::pin!(launch);
+            let mut pulling = false;
+            loop {
+                tokio::select! {
+                    launched = &mut launch => break launched,
+                    Ok(()) = self.stop.changed() => given_up.cancel(),
+                    // A create or start that is in flight is waited for, a pull is given up.
+                    () = self.shared.detach.cancelled(), if !given_up.is_cancelled() => given_up.cancel(),
+                    () = self.journal.until_pulling(), if !pulling => {
+                        pulling = true;
+                        if let Some(slot) = &mut self.slot {
+                            slot.started();
+                        }
+                    }
+                    () = tokio::time::sleep(FLUSH_EVENTS) => write_events(self.shared, &self.claimed, &self.journal).await,
+                }
+            }
+        };
+        match launched {
+            Ok(it) => {
+                self.image_digest = it.image_digest;
+                self.runs(it.handle);
+                self.apply(Event::Started(it.started_at));
+                Ok(())
+            }
+            Err(LaunchError::Refused(failure)) => {
+                self.apply(Event::Refused(failure));
+                Ok(())
+            }
+            Err(LaunchError::Indeterminate(why)) => {
+                self.apply(Event::AnswerLost);
+                self.engine_is_silent(&why).await
+            }
+            // The next turn says why: a request to stop, or our own end.
+            Err(LaunchError::Cancelled) if self.stop.borrow().is_some() => Ok(()),
+            Err(LaunchError::Cancelled) => Err(Quit::Detached),
+            Err(LaunchError::Unavailable(why)) => {
+                // Certainly not started: whoever can reach an engine may have it.
+                tracing::info!(task.id = %self.claimed.task, why, "the target went away before the start");
+                let (shared, task, fence) = (self.shared, self.claimed.task, self.claimed.fence);
+                insist(shared, || shared.parts.store.unclaim(task, fence)).await?;
+                Err(Quit::Unclaimed)
+            }
+        }
+    }
+
+    /// Only the holder of a valid lease launches. Who could not renew in time asks whether it still holds
+    /// the attempt.
+    pub(super) async fn may_launch(&mut self) -> Result<(), Quit> {
+        let lease = &self.shared.lease;
+        while !lease.is_valid() || lease.lapses() != self.lapses {
+            if lease.is_valid() {
+                let lapses = lease.lapses();
+                let (shared, task, fence) = (self.shared, self.claimed.task, self.claimed.fence);
+                if !insist(shared, || shared.parts.store.holds(task, fence)).await? {
+                    return Err(Quit::Fenced);
+                }
+                self.lapses = lapses;
+            } else {
+                self.pause(FIRST_BACKOFF).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn discard(&mut self) -> Result<(), Quit> {
+        match self.runner.cleanup(&self.key, Disposal::Remove).await {
+            Ok(()) => self.apply(Event::Observed(Sandbox::Unknown)),
+            Err(error) => return self.engine_is_silent(&error.to_string()).await,
+        }
+        Ok(())
+    }
+
+    pub(super) async fn watch(&mut self, until: Option<jiff::Timestamp>) -> Result<(), Quit> {
+        let Some(handle) = self.handle.clone() else {
+            self.apply(Event::AnswerLost);
+            return Ok(());
+        };
+        let runner = Arc::clone(&self.runner);
+        let key = self.key;
+        let exit = runner.wait(&key, &handle);
+        tokio::pin!(exit);
+        if !self.recorded_running {
+            // A task that ends at once costs one write less.
+            match tokio::time::timeout(BRIEF, &mut exit).await {
+                Ok(exit) => return self.waited(exit).await,
+                Err(_) => self.record_running(&handle).await?,
+            }
+        }
+        let deadline = until.map(|at| {
+            let left = self.shared.parts.clock.now().duration_until(at);
+            Instant::now() + Duration::try_from(left).unwrap_or_default()
+        });
+        tokio::select! {
+            exit = &mut exit => self.waited(exit).await,
+            Ok(()) = self.stop.changed() => Ok(()),
+            () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => Ok(()),
+            () = self.shared.detach.cancelled() => Err(Quit::Detached),
+        }
+    }
+
+    pub(super) async fn waited(&mut self, exit: Result<ExitReport, WaitError>) -> Result<(), Quit> {
+        match exit {
+            Ok(report) => self.apply(Event::Observed(Sandbox::Exited(report))),
+            Err(WaitError::Vanished) => self.apply(Event::Observed(Sandbox::Absent)),
+            Err(WaitError::Runner(error)) => {
+                self.apply(Event::AnswerLost);
+                return self.engine_is_silent(&error.to_string()).await;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn record_running(&mut self, handle: &Handle) -> Result<(), Quit> {
+        let started_at = self.attempt.started_at.unwrap_or_else(|| self.shared.parts.clock.now());
+        let state = serde_json::to_value(handle).unwrap_or_default();
+        let events = self.journal.take();
+        let (shared, task, fence) = (self.shared, self.claimed.task, self.claimed.fence);
+        let digest = self.image_digest.as_deref();
+        insist(shared, || {
+            shared.parts.store.record_running(task, fence, started_at, &state, digest, &events)
+        })
+        .await?;
+        self.recorded_running = true;
+        shared.parts.wake.task_changed(task);
+        Ok(())
+    }
+
+    pub(super) async fn signal(&mut self, reason: StopReason) -> Result<(), Quit> {
+        match self.runner.kill(&self.key, KillMode::Graceful).await {
+            Ok(KillAck::Sent) => {
+                let grace = format_duration(self.spec.timeouts.stop_grace);
+                let hint = if self.spec.init {
+                    ""
+                } else {
+                    "; a main process that sets no handler for it goes on until then, unless the task sets \"init\": true"
+                };
+                let message =
+                    format!("the stop signal was sent, the kill follows after {grace}{hint}");
+                self.journal.add("stop_signal", message);
+                self.apply(Event::Signalled { reason, at: self.shared.parts.clock.now() });
+                Ok(())
+            }
+            Ok(KillAck::AlreadyGone) => {
+                self.apply(Event::AnswerLost);
+                Ok(())
+            }
+            Err(error) => self.engine_is_silent(&error.to_string()).await,
+        }
+    }
+
+    pub(super) async fn force(&mut self) -> Result<(), Quit> {
+        match self.runner.kill(&self.key, KillMode::Force).await {
+            Ok(KillAck::Sent) => {
+                self.journal
+                    .add("killed", "it did not end within timeouts.stop_grace and was killed");
+                self.apply(Event::Forced);
+                Ok(())
+            }
+            Ok(KillAck::AlreadyGone) => {
+                self.apply(Event::Forced);
+                self.apply(Event::AnswerLost);
+                Ok(())
+            }
+            Err(error) => self.engine_is_silent(&error.to_string()).await,
+        }
+    }
+
+    /// The engine gives no answer, which says nothing about the sandbox: ask again in a while.
+    pub(super) async fn engine_is_silent(&mut self, why: &str) -> Result<(), Quit> {
+        if self.backoff == FIRST_BACKOFF {
+            tracing::warn!(task.id = %self.claimed.task, why, "the engine gives no answer about the attempt");
+            self.journal.add("target_silent", why.to_owned());
+            write_events(self.shared, &self.claimed, &self.journal).await;
+        }
+        let pause = self.backoff;
+        self.backoff = (pause * 2).min(LONGEST_BACKOFF);
+        self.pause(pause).await
+    }
+
+    pub(super) async fn pause(&mut self, pause: Duration) -> Result<(), Quit> {
+        let mut engine = self.runner.engine();
+        engine.mark_unchanged();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(()),
+            // It may be back.
+            Ok(()) = engine.changed() => Ok(()),
+            () = self.shared.detach.cancelled() => Err(Quit::Detached),
+        }
+    }
+}
