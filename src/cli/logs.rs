@@ -3,7 +3,7 @@
 use futures_util::StreamExt as _;
 use reqwest::Method;
 
-use super::client::{Client, Error, Follower, Position};
+use super::client::{Client, Error, Follower};
 use super::exit::Exit;
 use super::out;
 
@@ -24,8 +24,11 @@ pub(crate) struct Args {
 pub(crate) async fn run(client: &mut Client, args: Args) -> anyhow::Result<Exit> {
     let Args { id, follow, attempt } = args;
     if follow {
-        let mut follower = Follower::new(id, Position { attempt, offset: 0 });
-        follower.follow(client, &mut out::data).await?;
+        let attempt = match attempt {
+            Some(attempt) => attempt,
+            None => client.task(&id).await?.latest_attempt(),
+        };
+        Follower::new(id, attempt).follow(client, &mut out::data).await?;
     } else {
         print(client, &id, attempt).await?;
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::cancel::cancel;
-use super::client::{Client, Error, Follower, Position, Task};
+use super::client::{Client, Error, Follower, Task};
 use super::exit::Exit;
 use super::format::{self, Format};
 use super::out;
@@ -46,7 +46,8 @@ pub(crate) async fn run(client: &mut Client, args: Args) -> anyhow::Result<Exit>
         None => submit(client, &args.task).await?,
     };
     note(format!("task {} {}", task.id, task.state.0));
-    let mut follower = Follower::new(&task.id, first_position(&task));
+    // From this attempt on: the latest may be another one by the time that the log is asked for.
+    let mut follower = Follower::new(&task.id, task.latest_attempt());
     let task = follow(client, &mut follower, &mut interrupts, &args, &task.id).await?;
     let Some(task) = task else { return Ok(Exit::Interrupted) };
     note(task.summary());
@@ -54,11 +55,6 @@ pub(crate) async fn run(client: &mut Client, args: Args) -> anyhow::Result<Exit>
         format::json(&task.document)?;
     }
     Ok(task.exit())
-}
-
-/// The log from its first attempt on: the latest may be the second by the time it is asked for.
-fn first_position(task: &Task) -> Position {
-    Position { attempt: task.attempt.filter(|it| *it >= 1), offset: 0 }
 }
 
 /// None: interrupted, and the task goes on.

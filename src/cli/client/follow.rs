@@ -1,17 +1,21 @@
-//! Follows the log of a task to its end: no byte lost and none twice, over lost connections and
-//! restarts of the service.
+//! Follows the log of a task to its end: no byte lost and none twice, over lost connections, restarts of
+//! the service and further attempts.
+
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use reqwest::{Method, Response};
 
 use super::backoff::Backoff;
-use super::position::Start;
+use super::position::{Position, Start};
 use super::wait::PATIENCE;
-use super::{Client, Error, Position, Task};
+use super::{Client, Error, Task};
 use crate::cli::out;
 
 const OFFSET_HEADER: &str = "supercargo-log-offset";
 const ATTEMPT_HEADER: &str = "supercargo-attempt";
+/// Between looks, where a stream ended with neither news nor an end of the task.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A reader of one log. It keeps its place when a call of [`Follower::follow`] is dropped.
 #[derive(Debug)]
@@ -21,8 +25,9 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    pub(crate) fn new(id: impl Into<String>, position: Position) -> Self {
-        Self { id: id.into(), position }
+    /// Begins with this attempt, from 1.
+    pub(crate) fn new(id: impl Into<String>, attempt: i64) -> Self {
+        Self { id: id.into(), position: Position::beginning_of(attempt) }
     }
 
     /// Hands on the log until the task is terminal, and all of its log was read.
@@ -32,36 +37,40 @@ impl Follower {
         sink: &mut impl FnMut(&[u8]) -> std::io::Result<()>,
     ) -> Result<Task, Error> {
         let mut backoff = Backoff::new(PATIENCE);
-        let mut terminal: Option<Task> = None;
+        // How the task stood before the stream that is read next was opened.
+        let mut before: Option<Task> = None;
         loop {
-            let before = self.position;
+            let from = self.position;
             let step = async {
-                match self.read(client, sink).await {
-                    // A task that never started has no log; whether it will, the task says.
-                    Err(Error::Problem(problem)) if matches!(problem.status, 404 | 416 | 425) => {}
-                    read => read?,
+                self.read(client, sink).await?;
+                let all_read =
+                    before.as_ref().is_some_and(|it| self.is_over(it)) && self.position == from;
+                // A stream may also end because somebody on the way restarts. Only one that was opened
+                // after its attempt was over, and brought nothing new, says that this was all.
+                if !all_read {
+                    before = Some(client.task(&self.id).await?);
                 }
-                // A stream also ends when the service stops. Only one that was opened after the task
-                // had ended, and brought nothing new, says that this was all.
-                match terminal.take() {
-                    Some(task) if self.position == before => Ok(Ok(task)),
-                    _ => client.task(&self.id).await.map(Err),
-                }
+                Ok::<_, Error>(all_read)
             };
             match step.await {
-                Ok(Ok(task)) => return Ok(task),
-                Ok(Err(task)) => {
+                Ok(true) => match before.take() {
+                    Some(task) if task.latest_attempt() > self.position.attempt => {
+                        self.position = Position::beginning_of(self.position.attempt + 1);
+                        before = Some(task);
+                    }
+                    Some(task) => return Ok(task),
+                    None => {}
+                },
+                Ok(false) => {
                     backoff.reset();
-                    let is_over = task.state.is_terminal();
-                    terminal = Some(task).filter(|_| is_over);
-                    if terminal.is_none() && self.position == before {
-                        // Neither news nor an end: let a service that starts or stops get on with it.
-                        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    let is_over = before.as_ref().is_some_and(|it| self.is_over(it));
+                    if !is_over && self.position == from {
+                        tokio::time::sleep(LOOK_AGAIN).await;
                     }
                 }
                 Err(error) => {
                     // Bytes that came before it broke show that the service was there.
-                    if self.position != before {
+                    if self.position != from {
                         backoff.reset();
                     }
                     backoff.after(error).await?;
@@ -69,6 +78,11 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// Whether nothing will be added to the log of the attempt that is read.
+    fn is_over(&self, task: &Task) -> bool {
+        task.state.is_terminal() || task.latest_attempt() > self.position.attempt
     }
 
     async fn read(
@@ -81,9 +95,12 @@ impl Follower {
         query.extend(place.iter().map(|(name, value)| (*name, value.as_str())));
         let request = client.request(Method::GET, &["tasks", &self.id, "logs"], &query);
         let response = client.accepted(request).await?;
-        let fit = self.position.meet(start_of(&response));
+        let fit = self
+            .position
+            .meet(start_of(&response))
+            .ok_or_else(|| client.unexpected(&"it sent the log of another attempt"))?;
         if fit.missing > 0 {
-            out::note(format!("{} bytes of the log are missing here", fit.missing));
+            out::note(format_args!("{} bytes of the log are missing here", fit.missing));
         }
         let mut skip = fit.skip;
         let mut chunks = response.bytes_stream();

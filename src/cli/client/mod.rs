@@ -21,7 +21,6 @@ pub(crate) use backoff::Backoff;
 pub(crate) use endpoint::Options;
 pub(crate) use error::Error;
 pub(crate) use follow::Follower;
-pub(crate) use position::Position;
 pub(crate) use task::{Task, seconds};
 pub(crate) use wait::wait_until_terminal;
 
@@ -47,7 +46,9 @@ impl Client {
         if self.endpoint.url_from == UrlFrom::Named {
             return;
         }
+        // A service that is down has no file: what answers at the default address is another one.
         if let Ok(endpoint) = Endpoint::find(&self.options)
+            && endpoint.url_from == UrlFrom::ServiceFile
             && let Ok(http) = build(&endpoint)
         {
             self.http = http;

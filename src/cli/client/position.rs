@@ -1,14 +1,13 @@
 //! Where a reader stands in the log of a task, so that it goes on there over every interruption.
 
-/// An attempt, and the bytes already had since its log began.
+/// An attempt, and the bytes of its log that were had.
 ///
-/// A followed log goes on into the next attempt without a mark between the two. A reader that was
-/// interrupted beyond such a border asks for an offset behind the end of the attempt that it named:
-/// that many bytes from the beginning of that attempt, over all that came after it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Attempts are read one after the other, each by its number: a stream that went from one into the next
+/// would leave a reader that is interrupted without a place to go on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Position {
-    /// None: the latest, whichever that is when the log is opened.
-    pub(crate) attempt: Option<i64>,
+    /// From 1.
+    pub(crate) attempt: i64,
     pub(crate) offset: u64,
 }
 
@@ -29,30 +28,27 @@ pub(crate) struct Fit {
 }
 
 impl Position {
-    /// The parameters that ask for the log from here.
-    pub(crate) fn query(&self) -> Vec<(&'static str, String)> {
-        let attempt = self.attempt.map(|it| ("attempt", it.to_string()));
-        attempt.into_iter().chain([("offset", self.offset.to_string())]).collect()
+    pub(crate) const fn beginning_of(attempt: i64) -> Self {
+        Self { attempt, offset: 0 }
     }
 
-    /// Takes up an answer that begins at `start`.
-    pub(crate) fn meet(&mut self, start: Start) -> Fit {
-        let offset = start.offset.unwrap_or(self.offset);
-        match (self.attempt, start.attempt) {
-            // The service counted on into a later attempt by itself: its word on where that is.
-            (Some(ours), Some(theirs)) if theirs > ours => {
-                *self = Self { attempt: Some(theirs), offset };
-                return Fit::default();
-            }
-            (None, theirs) => self.attempt = theirs,
-            (Some(_), _) => {}
+    /// The parameters that ask for the log from here.
+    pub(crate) fn query(&self) -> [(&'static str, String); 2] {
+        [("attempt", self.attempt.to_string()), ("offset", self.offset.to_string())]
+    }
+
+    /// Takes up an answer that begins at `start`. None: it is the log of another attempt.
+    pub(crate) fn meet(&mut self, start: Start) -> Option<Fit> {
+        if start.attempt.is_some_and(|it| it != self.attempt) {
+            return None;
         }
+        let offset = start.offset.unwrap_or(self.offset);
         let fit = Fit {
             skip: self.offset.saturating_sub(offset),
             missing: offset.saturating_sub(self.offset),
         };
         self.offset += fit.missing;
-        fit
+        Some(fit)
     }
 
     pub(crate) fn advance(&mut self, bytes: usize) {
@@ -64,52 +60,42 @@ impl Position {
 mod tests {
     use super::*;
 
-    const fn at(attempt: i64, offset: u64) -> Position {
-        Position { attempt: Some(attempt), offset }
-    }
+    const HERE: Position = Position { attempt: 2, offset: 10 };
 
-    const fn start(attempt: i64, offset: u64) -> Start {
-        Start { attempt: Some(attempt), offset: Some(offset) }
+    fn meet(attempt: Option<i64>, offset: Option<u64>) -> (Option<Fit>, Position) {
+        let mut position = HERE;
+        (position.meet(Start { attempt, offset }), position)
     }
 
     #[test]
-    fn the_first_answer_says_which_attempt_it_is() {
-        let mut position = Position::default();
-        assert_eq!(position.query(), [("offset", "0".to_owned())]);
-        assert_eq!(position.meet(start(2, 0)), Fit::default());
-        position.advance(10);
-        assert_eq!(position, at(2, 10));
+    fn a_place_is_asked_for_by_attempt_and_byte() {
+        let mut position = Position::beginning_of(2);
+        position.advance(7);
+        position.advance(3);
+        assert_eq!(position, HERE);
         assert_eq!(position.query(), [("attempt", "2".to_owned()), ("offset", "10".to_owned())]);
     }
 
     #[test]
     fn an_answer_from_here_is_taken_as_it_is() {
-        let mut position = at(1, 10);
-        assert_eq!(position.meet(start(1, 10)), Fit::default());
-        assert_eq!(position.meet(Start::default()), Fit::default());
-        assert_eq!(position, at(1, 10));
+        assert_eq!(meet(Some(2), Some(10)), (Some(Fit::default()), HERE));
+        assert_eq!(meet(None, None), (Some(Fit::default()), HERE));
     }
 
     #[test]
-    fn what_was_had_before_is_skipped_also_over_the_border_of_attempts() {
-        // The first attempt had 7 bytes, and 3 of the second were read: the service goes back to
-        // the end of the first, and what follows is the second from its beginning.
-        let mut position = at(1, 10);
-        assert_eq!(position.meet(start(1, 7)), Fit { skip: 3, missing: 0 });
-        assert_eq!(position, at(1, 10));
-    }
-
-    #[test]
-    fn a_service_that_counts_on_into_the_next_attempt_is_believed() {
-        let mut position = at(1, 10);
-        assert_eq!(position.meet(start(2, 3)), Fit::default());
-        assert_eq!(position, at(2, 3));
+    fn what_was_had_before_is_skipped() {
+        assert_eq!(meet(Some(2), Some(7)), (Some(Fit { skip: 3, missing: 0 }), HERE));
     }
 
     #[test]
     fn what_is_missing_is_counted_and_never_asked_for_again() {
-        let mut position = at(1, 10);
-        assert_eq!(position.meet(start(1, 15)), Fit { skip: 0, missing: 5 });
-        assert_eq!(position, at(1, 15));
+        let behind = Position { attempt: 2, offset: 15 };
+        assert_eq!(meet(Some(2), Some(15)), (Some(Fit { skip: 0, missing: 5 }), behind));
+    }
+
+    #[test]
+    fn the_log_of_another_attempt_is_not_taken() {
+        assert_eq!(meet(Some(3), Some(0)), (None, HERE));
+        assert_eq!(meet(Some(1), Some(10)), (None, HERE));
     }
 }

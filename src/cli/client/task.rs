@@ -31,7 +31,7 @@ pub(crate) struct Task {
     #[serde(default)]
     pub(crate) target: String,
     #[serde(default)]
-    pub(crate) attempt: Option<i64>,
+    attempt: Option<i64>,
     #[serde(default)]
     pub(crate) attempts: Vec<Attempt>,
     #[serde(default)]
@@ -98,6 +98,11 @@ impl Timings {
 impl Task {
     pub(crate) fn read(document: Value) -> Result<Self, serde_json::Error> {
         Ok(Self { document: document.clone(), ..serde_json::from_value(document)? })
+    }
+
+    /// From 1, also before it has begun.
+    pub(crate) fn latest_attempt(&self) -> i64 {
+        self.attempt.unwrap_or(1)
     }
 
     /// What a command exits with that followed the task to its end.

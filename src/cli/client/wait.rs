@@ -26,11 +26,11 @@ pub(crate) async fn wait_until_terminal(
         let left =
             deadline.map_or(ONE_WAIT, |it| it.saturating_duration_since(asked).min(ONE_WAIT));
         match ask(client, id, left).await {
-            Ok(task) if task.state.is_terminal() => {
+            Ok(Some(task)) => {
                 backoff.reset();
                 return Ok(Some(task));
             }
-            Ok(_) => {
+            Ok(None) => {
                 backoff.reset();
                 if deadline.is_some_and(|it| it <= Instant::now()) {
                     return Ok(None);
@@ -51,8 +51,8 @@ pub(crate) async fn wait_until_terminal(
     }
 }
 
-/// The task at its end, or as it stands when the wait is over.
-async fn ask(client: &Client, id: &str, wait: Duration) -> Result<Task, Error> {
+/// None: the task has not ended yet.
+async fn ask(client: &Client, id: &str, wait: Duration) -> Result<Option<Task>, Error> {
     // Whole seconds, rounded up: the header form of the same thing takes nothing else.
     let seconds = format!("{}s", wait.as_millis().div_ceil(1_000).max(1));
     let request = client.request(Method::GET, &["tasks", id], &[("wait", &seconds)]);
@@ -62,9 +62,9 @@ async fn ask(client: &Client, id: &str, wait: Duration) -> Result<Task, Error> {
         StatusCode::OK | StatusCode::FAILED_DEPENDENCY => {
             let body = client.body(response).await?;
             let document = serde_json::from_slice(&body).map_err(|it| client.unexpected(&it))?;
-            client.read_task(document)
+            client.read_task(document).map(|it| Some(it).filter(|it| it.state.is_terminal()))
         }
-        StatusCode::SEE_OTHER => Ok(Task { id: id.to_owned(), ..Task::default() }),
+        StatusCode::SEE_OTHER => Ok(None),
         _ => Err(client.refusal(response).await),
     }
 }

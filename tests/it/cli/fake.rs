@@ -14,6 +14,7 @@ use futures_util::stream::{self, StreamExt as _};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
 
 pub(crate) struct Fake {
     shared: Arc<Shared>,
@@ -145,8 +146,8 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let router = axum::Router::new().fallback(answer).with_state(Arc::clone(&shared));
-        let server =
-            tokio::spawn(async move { axum::serve(listener, router).await.expect("serves") });
+        let server = TaskTracker::new()
+            .spawn(async move { axum::serve(listener, router).await.expect("serves") });
         Self { shared, data_dir, server, url }
     }
 
@@ -155,6 +156,12 @@ impl Fake {
         let path = self.data_dir().join("service.json");
         let text = format!("{{\"url\": \"{}\", \"pid\": 1}}", self.url);
         move || std::fs::write(&path, &text).expect("written")
+    }
+
+    /// Removes what a service removes when it stops.
+    pub(crate) fn withdraw(&self) -> impl Fn() + Send + Sync + 'static {
+        let path = self.data_dir().join("service.json");
+        move || std::fs::remove_file(&path).expect("removed")
     }
 
     pub(crate) fn data_dir(&self) -> &Path {

@@ -76,7 +76,16 @@ async fn a_restart_on_another_port_is_followed() {
     let fake = Fake::start().await;
     let next = fake.successor().await;
     fake.on(SUBMIT, [submitted()]);
-    fake.on(LOGS, [Answer::log(1, 0, "one\n").broken().doing(next.announce())]);
+    // A service that stops removes its file. What listens at the default address is not asked then.
+    let restart = (fake.withdraw(), next.announce());
+    fake.on(
+        LOGS,
+        [
+            Answer::log(1, 0, "one\n").broken().doing(restart.0),
+            Answer::bytes(503, "{}"),
+            Answer::bytes(503, "{}").doing(restart.1),
+        ],
+    );
     next.on(LOGS, [Answer::log(1, 4, "two\n"), Answer::log(1, 8, "")]);
     next.on(TASK, [Answer::json(200, &failed())]);
     let done = supercargo(&fake, &["run", "--image", "busybox"]).await.exits_with(3);
@@ -99,34 +108,110 @@ async fn a_stream_that_a_stopping_service_ends_is_not_the_end_of_the_log() {
         ],
     );
     fake.on(TASK, [running(), Answer::json(200, &failed())]);
-    let done = supercargo(&fake, &["logs", "-f", "7"]).await.exits_with(0);
+    let done = supercargo(&fake, &["logs", "-f", "--attempt", "1", "7"]).await.exits_with(0);
     assert_eq!(done.stdout, "one\ntwo\nthree\n");
     assert_eq!(log_questions(&fake).len(), 4);
 }
 
 #[tokio::test]
-async fn bytes_that_were_had_before_are_not_printed_again() {
+async fn the_log_goes_on_with_the_next_attempt_also_over_a_break() {
+    let fake = Fake::start().await;
+    fake.on(SUBMIT, [submitted()]);
+    fake.on(
+        LOGS,
+        [
+            Answer::log(1, 0, "first try\n"),
+            Answer::log(1, 10, ""),
+            Answer::log(2, 0, "second").broken(),
+            Answer::log(2, 6, " try\n"),
+            Answer::log(2, 11, ""),
+        ],
+    );
+    let mut ended = failed();
+    ended["attempt"] = json!(2);
+    let second = json!({"id": "7", "state": "running", "attempt": 2});
+    fake.on(TASK, [Answer::json(200, &second), Answer::json(200, &ended)]);
+    let done = supercargo(&fake, &["run", "--image", "busybox"]).await.exits_with(3);
+    assert_eq!(done.stdout, "first try\nsecond try\n");
+    assert_eq!(
+        log_questions(&fake),
+        [
+            "attempt=1&offset=0",
+            "attempt=1&offset=10",
+            "attempt=2&offset=0",
+            "attempt=2&offset=6",
+            "attempt=2&offset=11"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn every_attempt_of_a_task_that_is_over_can_be_read_from_the_first_on() {
     let fake = Fake::start().await;
     fake.on(
         LOGS,
         [
-            Answer::log(1, 0, "first try\nsecond").broken(),
-            // The first attempt ends at 10: the service goes back there, and on into the second.
-            Answer::log(1, 10, "second try\n"),
-            Answer::log(1, 21, ""),
+            Answer::log(1, 0, "one\n"),
+            Answer::log(1, 4, ""),
+            Answer::log(2, 0, ""),
+            Answer::log(3, 0, "three\n"),
+            Answer::log(3, 6, ""),
+        ],
+    );
+    let mut ended = failed();
+    ended["attempt"] = json!(3);
+    fake.on(TASK, [Answer::json(200, &ended)]);
+    let done = supercargo(&fake, &["logs", "-f", "--attempt", "1", "7"]).await.exits_with(0);
+    assert_eq!(done.stdout, "one\nthree\n");
+}
+
+#[tokio::test]
+async fn without_a_number_the_log_is_that_of_the_latest_attempt() {
+    let fake = Fake::start().await;
+    fake.on(LOGS, [Answer::log(4, 0, "four\n"), Answer::log(4, 5, "")]);
+    let mut ended = failed();
+    ended["attempt"] = json!(4);
+    fake.on(TASK, [Answer::json(200, &ended)]);
+    let done = supercargo(&fake, &["logs", "-f", "7"]).await.exits_with(0);
+    assert_eq!(done.stdout, "four\n");
+    assert_eq!(log_questions(&fake)[0], "attempt=4&offset=0");
+}
+
+#[tokio::test]
+async fn a_log_that_is_not_there_is_an_error_and_not_an_empty_one() {
+    let fake = Fake::start().await;
+    fake.on(
+        LOGS,
+        [Answer::json(404, &json!({"detail": "there is no attempt 5: the latest is 4"}))],
+    );
+    let done = supercargo(&fake, &["logs", "-f", "--attempt", "5", "7"]).await.exits_with(2);
+    assert_eq!(done.stderr, "error: there is no attempt 5: the latest is 4\n");
+    fake.on(LOGS, [Answer::log(1, 0, "one\n")]);
+    let done = supercargo(&fake, &["logs", "-f", "--attempt", "5", "7"]).await.exits_with(5);
+    assert_eq!(done.stdout, "");
+}
+
+#[tokio::test]
+async fn bytes_that_come_again_are_not_printed_again() {
+    let fake = Fake::start().await;
+    fake.on(
+        LOGS,
+        [
+            Answer::log(1, 0, "one\ntw").broken(),
+            Answer::log(1, 2, "e\ntwo\n"),
+            Answer::log(1, 8, ""),
         ],
     );
     fake.on(TASK, [Answer::json(200, &failed())]);
     let done = supercargo(&fake, &["logs", "-f", "--attempt", "1", "7"]).await.exits_with(0);
-    assert_eq!(done.stdout, "first try\nsecond try\n");
-    assert_eq!(log_questions(&fake)[1], "attempt=1&offset=16");
+    assert_eq!(done.stdout, "one\ntwo\n");
 }
 
 #[tokio::test]
-async fn a_task_that_never_started_has_no_log_and_still_an_end() {
+async fn a_task_that_never_started_has_an_empty_log_and_still_an_end() {
     let fake = Fake::start().await;
     fake.on(SUBMIT, [submitted()]);
-    fake.on(LOGS, [Answer::bytes(404, "{}")]);
+    fake.on(LOGS, [Answer::log(1, 0, "")]);
     fake.on(TASK, [running(), Answer::json(200, &json!({"id": "7", "state": "cancelled"}))]);
     let done = supercargo(&fake, &["run", "--image", "busybox"]).await.exits_with(3);
     assert_eq!(done.stdout, "");
