@@ -4,6 +4,8 @@ use super::client::Options;
 use super::exit::Exit;
 use super::out;
 use super::service_args::ServiceArgs;
+use crate::store::MigrateReport;
+use crate::telemetry;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -13,7 +15,12 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(options: &Options, args: &Args) -> anyhow::Result<Exit> {
     let config = args.settings.load(options)?;
-    let report = crate::app::migrate(&config).await?;
-    out::text(report)?;
+    telemetry::init(&config.telemetry);
+    let MigrateReport { applied, version } = crate::app::migrate(&config).await?;
+    out::text(match applied {
+        0 => format!("the database is at version {version}, nothing to do"),
+        1 => format!("applied 1 migration, the database is at version {version}"),
+        _ => format!("applied {applied} migrations, the database is at version {version}"),
+    })?;
     Ok(Exit::Ok)
 }

@@ -2,8 +2,8 @@
 
 use super::client::Options;
 use super::exit::Exit;
-use super::out;
 use super::service_args::ServeArgs;
+use crate::telemetry;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -13,9 +13,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(options: &Options, args: &Args) -> anyhow::Result<Exit> {
     let config = args.settings.load(options)?;
-    for note in config.notes() {
-        out::note(format_args!("note: {note}"));
-    }
+    telemetry::init(&config.telemetry);
     crate::app::serve(config).await?;
     Ok(Exit::Ok)
 }

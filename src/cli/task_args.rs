@@ -168,8 +168,9 @@ fn read_document(path: &Path) -> Result<Map<String, Value>, Error> {
 }
 
 fn inherited(name: &str) -> Result<String, Error> {
-    std::env::var(name)
-        .map_err(|_| usage(format!("--env {name}: it has no value here: write {name}=VALUE")))
+    std::env::var_os(name)
+        .and_then(|it| it.into_string().ok())
+        .ok_or_else(|| usage(format!("--env {name}: it has no value here: write {name}=VALUE")))
 }
 
 /// `./a.txt:/in/a.txt`. The path in the container is absolute, so that the colon before its slash
