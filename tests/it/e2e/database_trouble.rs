@@ -12,9 +12,11 @@ async fn postgres_is_killed_during_a_run_and_nothing_is_lost() {
     if !containers::available().await {
         return;
     }
+    let starts = containers::Starts::record().await;
     let service = Service::start().await;
     let script = "i=0; while [ $i -lt 40 ]; do echo line $i; i=$((i+1)); usleep 100000; done";
-    let id = service.submit(json!({"image": "busybox:latest", "command": ["sh", "-c", script]})).await;
+    let id =
+        service.submit(json!({"image": "busybox:latest", "command": ["sh", "-c", script]})).await;
     service.until_state(&id, "running").await;
     let before = postmaster(&service.data_dir().join("data")).expect("its postgres runs");
     rustix::process::kill_process(before, rustix::process::Signal::KILL).unwrap();
@@ -26,7 +28,9 @@ async fn postgres_is_killed_during_a_run_and_nothing_is_lost() {
         match answer.status {
             201 => {
                 accepted.push(answer.json()["id"].as_str().unwrap().to_owned());
-                (accepted.len() >= 3 && postmaster(&service.data_dir().join("data")) != Some(before)).then_some(())
+                (accepted.len() >= 3
+                    && postmaster(&service.data_dir().join("data")) != Some(before))
+                .then_some(())
             }
             503 => {
                 assert!(answer.headers.contains_key("retry-after"), "{answer:?}");
@@ -41,9 +45,9 @@ async fn postgres_is_killed_during_a_run_and_nothing_is_lost() {
     assert_eq!(task["state"], "succeeded", "{task:#}");
     let log = service.log(&id).await;
     assert_eq!(log.lines().count(), 40, "{log}");
-    assert_eq!(containers::starts(&id).await, 1);
+    assert_eq!(starts.of(&id), 1);
     for id in &accepted {
         assert_eq!(service.ended(id).await["state"], "succeeded");
-        assert_eq!(containers::starts(id).await, 1);
+        assert_eq!(starts.of(id), 1);
     }
 }

@@ -12,15 +12,22 @@ use crate::support::until;
 async fn an_engine_that_is_down_at_the_start_is_a_condition_and_no_failure() {
     let Some(mut own) = OwnEngine::start().await else { return };
     own.crash().await;
-    let service =
-        Service::start_with(Options { docker_host: Some(format!("unix://{}", own.socket().display())), ..Options::default() }).await;
+    let service = Service::start_with(Options {
+        docker_host: Some(format!("unix://{}", own.socket().display())),
+        ..Options::default()
+    })
+    .await;
     let ready = service.request("GET", "/readyz", None).await;
     assert_eq!(ready.status, 200, "a sick target must not take the API down");
     let id = service.submit(json!({"image": "busybox:latest", "command": ["echo", "hello"]})).await;
     until("the condition shows", Duration::from_secs(20), async || {
         let task = service.task(&id).await;
         assert_eq!(task["state"], "queued");
-        task["conditions"].as_array()?.iter().any(|it| it["type"] == "target_unavailable").then_some(())
+        task["conditions"]
+            .as_array()?
+            .iter()
+            .any(|it| it["type"] == "target_unavailable")
+            .then_some(())
     })
     .await;
     own.run().await;
@@ -33,12 +40,16 @@ async fn an_engine_that_is_down_at_the_start_is_a_condition_and_no_failure() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_dies_under_a_task_is_a_platform_failure_that_is_tried_again() {
     let Some(mut own) = OwnEngine::start().await else { return };
-    let service =
-        Service::start_with(Options { docker_host: Some(format!("unix://{}", own.socket().display())), ..Options::default() }).await;
+    let service = Service::start_with(Options {
+        docker_host: Some(format!("unix://{}", own.socket().display())),
+        ..Options::default()
+    })
+    .await;
     // Without live-restore the engine takes its containers with it. The second attempt finds the marker.
     let again = json!({"image": "busybox:latest",
         "command": ["sh", "-c", "echo attempt $SUPERCARGO_ATTEMPT; [ $SUPERCARGO_ATTEMPT -gt 1 ] || sleep 600"]});
-    let once = json!({"image": "busybox:latest", "command": ["sleep", "600"], "at_most_once": true});
+    let once =
+        json!({"image": "busybox:latest", "command": ["sleep", "600"], "at_most_once": true});
     let (again, once) = (service.submit(again).await, service.submit(once).await);
     for id in [&again, &once] {
         service.until_state(id, "running").await;
@@ -47,7 +58,11 @@ async fn an_engine_that_dies_under_a_task_is_a_platform_failure_that_is_tried_ag
     until("the condition shows", Duration::from_secs(20), async || {
         let task = service.task(&again).await;
         assert_eq!(task["state"], "running", "{task:#}");
-        task["conditions"].as_array()?.iter().any(|it| it["type"] == "target_unavailable").then_some(())
+        task["conditions"]
+            .as_array()?
+            .iter()
+            .any(|it| it["type"] == "target_unavailable")
+            .then_some(())
     })
     .await;
     own.run().await;

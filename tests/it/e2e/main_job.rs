@@ -14,7 +14,7 @@ async fn a_task_counts_words_and_hands_back_json_and_a_file() {
     let id = service
         .submit(json!({
             "name": "count", "image": "busybox:latest",
-            "command": ["sh", "-c", "echo counting; wc -w < /in/a.txt > /tmp/n; echo warn >&2; \
+            "command": ["sh", "-c", "echo counting; wc -w < /in/a.txt > /tmp/n; usleep 100000; echo warn >&2; \
                 mkdir -p /out; sort /in/a.txt > /out/sorted.txt; echo \"{\\\"words\\\": $(cat /tmp/n)}\" > $SUPERCARGO_OUTPUT"],
             "files": [{"path": "/in/a.txt", "content": "c\nb\na\n"}],
             "outputs": {"sorted": {"path": "/out/sorted.txt", "required": true}, "words": {"required": true}},
@@ -49,25 +49,43 @@ async fn every_end_has_its_state_and_its_reason() {
     let cases = [
         (sh("echo bad >&2; exit 3"), "failed", "exit_nonzero", Some(3)),
         (with(sh("exit 99"), json!({"skip_on_exit_codes": [99]})), "skipped", "", Some(99)),
-        (json!({"image": "busybox:latest", "command": ["no-such-command"]}), "failed", "command_not_found", None),
-        (json!({"image": "busybox:latest", "command": ["/etc"]}), "failed", "command_not_executable", None),
+        (
+            json!({"image": "busybox:latest", "command": ["no-such-command"]}),
+            "failed",
+            "command_not_found",
+            None,
+        ),
+        (
+            json!({"image": "busybox:latest", "command": ["/etc"]}),
+            "failed",
+            "command_not_executable",
+            None,
+        ),
         (
             json!({"image": "no-such-image:1", "pull_policy": "never"}),
-            "failed", "image_not_found", None,
+            "failed",
+            "image_not_found",
+            None,
         ),
         (
             with(sh("sleep 60"), json!({"timeouts": {"run": "300ms", "stop_grace": "100ms"}})),
-            "failed", "timeout", Some(137),
+            "failed",
+            "timeout",
+            Some(137),
         ),
         (
             with(sh("true"), json!({"outputs": {"report": {"path": "/none", "required": true}}})),
-            "failed", "output_invalid", Some(0),
+            "failed",
+            "output_invalid",
+            Some(0),
         ),
         (sh("echo nonsense > $SUPERCARGO_OUTPUT"), "failed", "output_invalid", Some(0)),
-        (sh("kill -9 $$"), "failed", "signal_killed", Some(137)),
+        (sh("sh -c 'kill -9 $$'; exit $?"), "failed", "signal_killed", Some(137)),
         (
             with(sh("tail /dev/zero"), json!({"resources": {"memory": "16Mi"}})),
-            "failed", "oom_killed", Some(137),
+            "failed",
+            "oom_killed",
+            Some(137),
         ),
     ];
     let mut ids = Vec::new();
@@ -77,7 +95,11 @@ async fn every_end_has_its_state_and_its_reason() {
     for (id, (spec, state, reason, code)) in ids.iter().zip(&cases) {
         let task = service.ended(id).await;
         assert_eq!(task["state"], *state, "{spec}: {task:#}");
-        assert_eq!(task["failure"]["reason"].as_str().unwrap_or_default(), *reason, "{spec}: {task:#}");
+        assert_eq!(
+            task["failure"]["reason"].as_str().unwrap_or_default(),
+            *reason,
+            "{spec}: {task:#}"
+        );
         if let Some(code) = code {
             assert_eq!(task["exit_code"], *code, "{spec}: {task:#}");
         }
@@ -100,7 +122,10 @@ async fn a_cancel_works_in_every_state() {
     let cancel = format!("/tasks/{running}/cancel");
     assert_eq!(service.request("POST", &cancel, None).await.status, 202);
     let task = service.ended(&running).await;
-    assert_eq!((&task["state"], &task["failure"]["reason"]), (&json!("cancelled"), &json!("cancelled")));
+    assert_eq!(
+        (&task["state"], &task["failure"]["reason"]),
+        (&json!("cancelled"), &json!("cancelled"))
+    );
     containers::gone(&running).await;
     assert_eq!(service.request("POST", &cancel, None).await.status, 202);
     assert_eq!(service.task(&running).await["state"], "cancelled");
@@ -128,9 +153,11 @@ async fn a_followed_log_comes_while_the_task_runs_and_ends_with_it() {
     let follow = format!("/tasks/{id}/logs?follow=true");
     let followed = service.request("GET", &follow, None);
     let released = async {
-        crate::support::until("the first line is readable", std::time::Duration::from_secs(20), async || {
-            (service.log(&id).await == "first\n").then_some(())
-        })
+        crate::support::until(
+            "the first line is readable",
+            std::time::Duration::from_secs(20),
+            async || (service.log(&id).await == "first\n").then_some(()),
+        )
         .await;
         containers::exec(&id, &["touch", "/tmp/go"]).await;
     };

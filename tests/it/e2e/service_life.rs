@@ -17,7 +17,8 @@ async fn a_second_service_on_the_same_data_is_refused_clearly() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_auth_it_listens_on_loopback_only() {
     let service =
-        Service::start_with(Options { args: vec!["--no-auth".to_owned()], ..Options::default() }).await;
+        Service::start_with(Options { args: vec!["--no-auth".to_owned()], ..Options::default() })
+            .await;
     let refused = service
         .cli(&["serve", "--no-auth", "--listen", "0.0.0.0:0"])
         .env("SUPERCARGO__DATA_DIR", service.data_dir().join("other"))
@@ -31,7 +32,9 @@ async fn without_auth_it_listens_on_loopback_only() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tasks_history_and_token_are_there_after_a_restart() {
     let mut service = Service::start().await;
-    let id = service.submit(json!({"image": "x", "target": "simulated", "env": {"FAKE_LOG_LINES": 3}})).await;
+    let id = service
+        .submit(json!({"image": "x", "target": "simulated", "env": {"FAKE_LOG_LINES": 3}}))
+        .await;
     let before = service.ended(&id).await;
     let token = service.token.clone();
     assert!(service.stop().success());
@@ -52,7 +55,9 @@ async fn an_older_binary_refuses_a_newer_schema() {
         return;
     };
     let url = crate::support::database::create(&server, "newer_schema").await;
-    let service = Service::start_with(Options { database_url: Some(url.clone()), ..Options::default() }).await;
+    let service =
+        Service::start_with(Options { database_url: Some(url.clone()), ..Options::default() })
+            .await;
     drop(service);
     crate::support::database::execute(
         &url,

@@ -1,6 +1,7 @@
 //! What the machine's engine knows of the containers of a task, asked past the service.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bollard::Docker;
@@ -34,21 +35,57 @@ fn labelled(task: &str) -> Option<HashMap<String, Vec<String>>> {
 }
 
 async fn containers(task: &str) -> Vec<ContainerSummary> {
-    let options = ListContainersOptions { all: true, filters: labelled(task), ..Default::default() };
+    let options =
+        ListContainersOptions { all: true, filters: labelled(task), ..Default::default() };
     engine().list_containers(Some(options)).await.unwrap()
 }
 
-/// How many containers of a task were ever started.
-pub async fn starts(task: &str) -> usize {
-    let filters = labelled(task).map(|mut it| {
-        it.insert("event".to_owned(), vec!["start".to_owned()]);
-        it
-    });
-    let now = jiff::Timestamp::now().as_second();
-    // The engine keeps its last 256 events: ask while they are there.
-    let options =
-        EventsOptions { since: Some((now - 600).to_string()), until: Some((now + 1).to_string()), filters };
-    engine().events(Some(options)).filter(|it| std::future::ready(it.is_ok())).count().await
+/// Counts the starts of containers from now on: the engine itself remembers few events.
+#[derive(Debug)]
+pub struct Starts {
+    counts: Arc<Mutex<HashMap<String, usize>>>,
+    reading: tokio::task::JoinHandle<()>,
+}
+
+impl Starts {
+    pub async fn record() -> Self {
+        let counts = Arc::new(Mutex::new(HashMap::new()));
+        let filters = HashMap::from([
+            ("type".to_owned(), vec!["container".to_owned()]),
+            ("event".to_owned(), vec!["start".to_owned()]),
+            ("label".to_owned(), vec![LABEL.to_owned()]),
+        ]);
+        let since = engine_time().await;
+        let options = EventsOptions { since: Some(since), until: None, filters: Some(filters) };
+        let mut events = engine().events(Some(options));
+        let seen = Arc::clone(&counts);
+        let reading = tokio::spawn(async move {
+            while let Some(Ok(event)) = events.next().await {
+                let labels = event.actor.and_then(|it| it.attributes).unwrap_or_default();
+                if let Some(task) = labels.get(LABEL) {
+                    *seen.lock().unwrap().entry(task.clone()).or_insert(0) += 1;
+                }
+            }
+        });
+        Self { counts, reading }
+    }
+
+    pub fn of(&self, task: &str) -> usize {
+        self.counts.lock().unwrap().get(task).copied().unwrap_or_default()
+    }
+}
+
+impl Drop for Starts {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+/// Events from here on are all that come after.
+async fn engine_time() -> String {
+    let info = engine().info().await.unwrap();
+    let at: jiff::Timestamp = info.system_time.unwrap().parse().unwrap();
+    format!("{}.{:09}", at.as_second(), at.subsec_nanosecond())
 }
 
 pub async fn is_running(task: &str) -> bool {
