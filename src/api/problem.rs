@@ -94,7 +94,7 @@ struct Parts {
 
 /// One fault of the submitted document.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct FieldError {
+pub(super) struct FieldError {
     /// JSON pointer (RFC 6901) into the submitted document.
     #[schema(examples("/comand"))]
     pub pointer: String,

@@ -75,7 +75,7 @@ pub(super) async fn get_readiness(State(app): State<App>) -> Result<Json<Readine
         Ok(answer) => answer?,
         Err(_) => return Err(Problem::unavailable("the database does not answer", "time-out")),
     }
-    let targets = summary(&*app.targets.load().await?);
+    let targets = summary(&app.targets.load().await?);
     let healthy = !targets.is_empty() && targets.values().all(|it| it.ready);
     Ok(Json(Readiness {
         status: if healthy { "ok" } else { "degraded" },

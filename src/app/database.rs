@@ -11,7 +11,7 @@ use crate::postgres::{Embedded, Watch};
 use crate::store::{self, NewToken, Prepared, Store};
 
 /// How long a start waits for a database that does not answer yet.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
 pub(super) enum Database {

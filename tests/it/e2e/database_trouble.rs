@@ -22,7 +22,7 @@ async fn postgres_is_killed_during_a_run_and_nothing_is_lost() {
     rustix::process::kill_process(before, rustix::process::Signal::KILL).unwrap();
     // While it is away a submit is refused in so many words, or succeeds for good; never half.
     let mut accepted = Vec::new();
-    until("submits are taken again", Duration::from_secs(60), async || {
+    until("submits are taken again", Duration::from_mins(1), async || {
         let task = json!({"image": "busybox:latest", "command": ["true"]});
         let answer = service.request("POST", "/tasks", Some(&task)).await;
         match answer.status {

@@ -19,7 +19,7 @@ fn engine() -> Docker {
 }
 
 /// Whether the tests that need an engine can run.
-pub async fn available() -> bool {
+pub(crate) async fn available() -> bool {
     let there = match Docker::connect_with_defaults() {
         Ok(docker) => docker.inspect_image("busybox:latest").await.is_ok(),
         Err(_) => false,
@@ -42,13 +42,13 @@ async fn containers(task: &str) -> Vec<ContainerSummary> {
 
 /// Counts the starts of containers from now on: the engine itself remembers few events.
 #[derive(Debug)]
-pub struct Starts {
+pub(crate) struct Starts {
     counts: Arc<Mutex<HashMap<String, usize>>>,
     reading: tokio::task::JoinHandle<()>,
 }
 
 impl Starts {
-    pub async fn record() -> Self {
+    pub(crate) async fn record() -> Self {
         let counts = Arc::new(Mutex::new(HashMap::new()));
         let filters = HashMap::from([
             ("type".to_owned(), vec!["container".to_owned()]),
@@ -70,7 +70,7 @@ impl Starts {
         Self { counts, reading }
     }
 
-    pub fn of(&self, task: &str) -> usize {
+    pub(crate) fn of(&self, task: &str) -> usize {
         self.counts.lock().unwrap().get(task).copied().unwrap_or_default()
     }
 }
@@ -88,12 +88,12 @@ async fn engine_time() -> String {
     format!("{}.{:09}", at.as_second(), at.subsec_nanosecond())
 }
 
-pub async fn is_running(task: &str) -> bool {
+pub(crate) async fn is_running(task: &str) -> bool {
     containers(task).await.iter().any(|it| it.state.is_some_and(|it| it.to_string() == "running"))
 }
 
 /// Waits for the removal: it comes after the end is readable.
-pub async fn gone(task: &str) {
+pub(crate) async fn gone(task: &str) {
     until(&format!("no container is left of task {task}"), Duration::from_secs(30), async || {
         containers(task).await.is_empty().then_some(())
     })
@@ -101,7 +101,7 @@ pub async fn gone(task: &str) {
 }
 
 /// Runs a command in the container of a task.
-pub async fn exec(task: &str, command: &[&str]) {
+pub(crate) async fn exec(task: &str, command: &[&str]) {
     let id = containers(task).await.remove(0).id.unwrap();
     let config = ExecConfig {
         cmd: Some(command.iter().map(|it| (*it).to_owned()).collect()),

@@ -8,18 +8,17 @@ use sqlx::{ConnectOptions, Connection, Executor};
 use supercargo::store::{Settings, Store};
 
 /// The server, or a reason to skip the test.
-pub fn server() -> Option<String> {
-    match std::env::var("TEST_DATABASE_URL") {
-        Ok(url) => Some(url),
-        Err(_) => {
-            super::skip("TEST_DATABASE_URL names no Postgres: run the tests by `make test`");
-            None
-        }
+pub(crate) fn server() -> Option<String> {
+    if let Ok(url) = std::env::var("TEST_DATABASE_URL") {
+        Some(url)
+    } else {
+        super::skip("TEST_DATABASE_URL names no Postgres: run the tests by `make test`");
+        None
     }
 }
 
 /// Makes an empty database with a name of its own.
-pub async fn create(server: &str, what: &str) -> String {
+pub(crate) async fn create(server: &str, what: &str) -> String {
     let name = format!("it_{what}_{}", uuid::Uuid::now_v7().simple());
     execute(server, &format!("create database {name}")).await;
     let (base, query) = server.split_once('?').unwrap_or((server, ""));
@@ -27,21 +26,21 @@ pub async fn create(server: &str, what: &str) -> String {
     if query.is_empty() { format!("{host}/{name}") } else { format!("{host}/{name}?{query}") }
 }
 
-pub async fn execute(url: &str, sql: &str) {
+pub(crate) async fn execute(url: &str, sql: &str) {
     let mut connection = PgConnectOptions::from_str(url).unwrap().connect().await.unwrap();
     connection.execute(sqlx::AssertSqlSafe(sql.to_owned())).await.unwrap();
     connection.close().await.unwrap();
 }
 
 /// A store on a migrated database of its own.
-pub async fn store() -> Option<Store> {
+pub(crate) async fn store() -> Option<Store> {
     let url = create(&server()?, "store").await;
     let store = open(&url);
     store.prepare(None).await.unwrap();
     Some(store)
 }
 
-pub fn open(url: &str) -> Store {
+pub(crate) fn open(url: &str) -> Store {
     Store::open(&Settings {
         url: url.to_owned(),
         max_connections: 10,

@@ -1,16 +1,16 @@
 //! What the tests share.
 
-pub mod containers;
-pub mod database;
-pub mod engine;
-pub mod service;
+pub(crate) mod containers;
+pub(crate) mod database;
+pub(crate) mod engine;
+pub(crate) mod service;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 /// Asks until there is an answer. Fails after `deadline`, saying what was waited for.
-pub async fn until<T>(
+pub(crate) async fn until<T>(
     what: &str,
     deadline: Duration,
     mut ask: impl AsyncFnMut() -> Option<T>,
@@ -30,12 +30,12 @@ pub async fn until<T>(
 }
 
 /// Lets other users pass through a folder.
-pub fn open_to_others(folder: &Path) {
+pub(crate) fn open_to_others(folder: &Path) {
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// Ends the Postgres of a data directory whose service was killed.
-pub fn end_private_postgres(data_dir: &Path) {
+pub(crate) fn end_private_postgres(data_dir: &Path) {
     let Ok(text) = std::fs::read_to_string(data_dir.join("postgres/data/postmaster.pid"))
         .or_else(|_| std::fs::read_to_string(data_dir.join("postgres/postmaster.pid")))
     else {
@@ -48,29 +48,29 @@ pub fn end_private_postgres(data_dir: &Path) {
 }
 
 /// The process that runs the private Postgres of a data directory, if it does.
-pub fn postmaster(data_dir: &Path) -> Option<rustix::process::Pid> {
+pub(crate) fn postmaster(data_dir: &Path) -> Option<rustix::process::Pid> {
     let text = std::fs::read_to_string(data_dir.join("postgres/postmaster.pid")).ok()?;
     let pid = rustix::process::Pid::from_raw(text.lines().next()?.trim().parse().ok()?)?;
     rustix::process::test_kill_process(pid).ok().map(|()| pid)
 }
 
 /// Says why a test is skipped. Where everything has to be there, that is a failure.
-pub fn skip(why: &str) {
+pub(crate) fn skip(why: &str) {
     assert!(std::env::var_os("CI").is_none(), "{why}");
     eprintln!("skipped: {why}");
 }
 
 /// Longer than anything takes on a busy machine: passing it is a failure.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The result, or a failure if it takes longer than anything should.
-pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future)
         .await
         .unwrap_or_else(|_| panic!("{what}: nothing within {PATIENCE:?}"))
 }
 
 /// Asks until the answer is yes.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     until(what, PATIENCE, async || holds().await.then_some(())).await;
 }

@@ -11,7 +11,7 @@ use super::until;
 
 /// How to start it.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// Another engine than the machine's.
     pub docker_host: Option<String>,
     /// Another database than the private one.
@@ -22,7 +22,7 @@ pub struct Options {
 
 /// A running service. Dropped, it and its Postgres are gone.
 #[derive(Debug)]
-pub struct Service {
+pub(crate) struct Service {
     child: Child,
     data_dir: TempDir,
     options: Options,
@@ -33,29 +33,29 @@ pub struct Service {
 
 /// An answer, read.
 #[derive(Debug)]
-pub struct Answer {
+pub(crate) struct Answer {
     pub status: u16,
     pub headers: reqwest::header::HeaderMap,
     pub bytes: Vec<u8>,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.bytes)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.bytes)))
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.bytes).into_owned()
     }
 }
 
 impl Service {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(Options::default()).await
     }
 
-    pub async fn start_with(options: Options) -> Self {
+    pub(crate) async fn start_with(options: Options) -> Self {
         // Its own Postgres runs as another user, who has to be able to get here.
         let data_dir = tempfile::Builder::new().prefix("sc-it-").tempdir_in("/var/tmp").unwrap();
         super::open_to_others(data_dir.path());
@@ -70,18 +70,18 @@ impl Service {
         service
     }
 
-    pub fn data_dir(&self) -> &Path {
+    pub(crate) fn data_dir(&self) -> &Path {
         self.data_dir.path()
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     async fn until_ready(&mut self) {
         let folder = self.data_dir.path().join("data");
         let pid = self.child.id();
-        let service = until("the service is up", Duration::from_secs(60), async || {
+        let service = until("the service is up", Duration::from_mins(1), async || {
             let text = std::fs::read_to_string(folder.join("service.json")).ok()?;
             let service: Value = serde_json::from_str(&text).ok()?;
             (service["pid"] == pid).then_some(service)
@@ -99,29 +99,29 @@ impl Service {
     }
 
     /// The end without notice.
-    pub fn kill9(&mut self) {
+    pub(crate) fn kill9(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Starts it again on the same data.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.child = spawn(self.data_dir.path(), &self.options);
         self.until_ready().await;
     }
 
     /// The end in order: SIGTERM, and what it exits with.
-    pub fn stop(&mut self) -> std::process::ExitStatus {
+    pub(crate) fn stop(&mut self) -> std::process::ExitStatus {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         self.child.wait().unwrap()
     }
 
-    pub async fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+    pub(crate) async fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
         self.try_request(method, path, body).await.unwrap()
     }
 
-    pub async fn try_request(
+    pub(crate) async fn try_request(
         &self,
         method: &str,
         path: &str,
@@ -143,20 +143,20 @@ impl Service {
     }
 
     /// Submits, and gives the id.
-    pub async fn submit(&self, task: Value) -> String {
+    pub(crate) async fn submit(&self, task: Value) -> String {
         let answer = self.request("POST", "/tasks", Some(&task)).await;
         assert_eq!(answer.status, 201, "{}", answer.text());
         answer.json()["id"].as_str().unwrap().to_owned()
     }
 
-    pub async fn task(&self, id: &str) -> Value {
+    pub(crate) async fn task(&self, id: &str) -> Value {
         let answer = self.request("GET", &format!("/tasks/{id}"), None).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()
     }
 
-    pub async fn until_state(&self, id: &str, state: &str) -> Value {
-        until(&format!("task {id} is {state}"), Duration::from_secs(60), async || {
+    pub(crate) async fn until_state(&self, id: &str, state: &str) -> Value {
+        until(&format!("task {id} is {state}"), Duration::from_mins(1), async || {
             let task = self.try_request("GET", &format!("/tasks/{id}"), None).await.ok()?;
             let task = serde_json::from_slice::<Value>(&task.bytes).ok()?;
             (task["state"] == state).then_some(task)
@@ -165,7 +165,7 @@ impl Service {
     }
 
     /// Waits for the end, whatever it is.
-    pub async fn ended(&self, id: &str) -> Value {
+    pub(crate) async fn ended(&self, id: &str) -> Value {
         until(&format!("task {id} has ended"), Duration::from_secs(90), async || {
             let task = self.try_request("GET", &format!("/tasks/{id}"), None).await.ok()?;
             let task = serde_json::from_slice::<Value>(&task.bytes).ok()?;
@@ -175,12 +175,12 @@ impl Service {
         .await
     }
 
-    pub async fn log(&self, id: &str) -> String {
+    pub(crate) async fn log(&self, id: &str) -> String {
         self.request("GET", &format!("/tasks/{id}/logs"), None).await.text()
     }
 
     /// The command line, as its user would call it here.
-    pub fn cli(&self, args: &[&str]) -> Command {
+    pub(crate) fn cli(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_supercargo"));
         command.args(args).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("SUPERCARGO__DATA_DIR", self.data_dir.path().join("data"));

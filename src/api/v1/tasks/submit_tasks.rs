@@ -119,7 +119,7 @@ fn read_batch(
     if let Some(mut batch) = ObjectReader::open(document, String::new(), &mut faults) {
         match batch.list("tasks").map(<[Value]>::len) {
             Some(0) => {
-                batch.fault("tasks", "invalid_value", "\"tasks\" is empty: give at least one")
+                batch.fault("tasks", "invalid_value", "\"tasks\" is empty: give at least one");
             }
             Some(n) if n > most => batch.fault(
                 "tasks",

@@ -7,7 +7,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::exit::ExitReport;
+use super::exit::{ExitReport, ExitStatus};
 use super::failure::{Failure, Reason};
 use super::outcome::{Outcome, StopReason};
 use super::spec::Timeouts;
@@ -218,8 +218,9 @@ impl Attempt {
 
     /// Whether a container of this attempt may have run.
     pub fn may_have_started(&self) -> bool {
-        match self.sandbox {
-            Sandbox::Unknown | Sandbox::Running | Sandbox::Exited(_) => true,
+        match &self.sandbox {
+            Sandbox::Exited(report) => !matches!(report.status, ExitStatus::StartFailed { .. }),
+            Sandbox::Unknown | Sandbox::Running => true,
             Sandbox::Absent | Sandbox::Created => self.started_at.is_some(),
         }
     }
