@@ -9,13 +9,13 @@ use bollard::query_parameters::{
     CreateContainerOptionsBuilder, StartContainerOptions, UploadToContainerOptionsBuilder,
 };
 use jiff::{SignedDuration, Timestamp};
-use tokio::time::{Duration, Instant, timeout, timeout_at};
+use tokio::time::{Duration, Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::errors::{Fault, bounded};
 use super::observe::{Phase, Seen};
 use super::pull::PullError;
-use super::{DockerRunner, Pointer, archive, convert};
+use super::{DockerRunner, POLL, Pointer, archive, convert};
 use crate::clock::{Clock as _, SystemClock};
 use crate::domain::exit::ExitStatus;
 use crate::domain::failure::{Failure, Reason};
@@ -47,14 +47,11 @@ impl<'a> Launch<'a> {
 
     pub(super) async fn run(&self) -> Result<Launched, LaunchError> {
         self.may_go_on()?;
-        let deadline = self.create().await?;
+        let (seen, deadline) = self.create().await?;
         self.may_go_on()?;
-        let seen = self.look().await?.ok_or_else(|| {
-            LaunchError::Unavailable("the container was removed before it was started".to_owned())
-        })?;
         match seen.phase {
             Phase::Created => self.start(seen, deadline).await,
-            phase => self.adopt(Seen { phase, ..seen }),
+            Phase::Running { .. } | Phase::Ended(_) | Phase::Removing => self.adopt(seen),
         }
     }
 
@@ -71,42 +68,51 @@ impl<'a> Launch<'a> {
         link.map(|_| ()).map_err(|it| LaunchError::Unavailable(it.to_string()))
     }
 
-    /// Sees to it that the container exists. Returns until when it has to be started.
-    async fn create(&self) -> Result<Instant, LaunchError> {
+    /// Sees to it that the container exists, and looks at it. Returns until when it has to be started.
+    async fn create(&self) -> Result<(Seen, Instant), LaunchError> {
         let mut pulls = 0;
         if self.request.spec.pull_policy == PullPolicy::Always {
             // One that exists needs no image any more, and a registry that fails must not hide it.
-            if self.look().await?.is_some() {
-                return Ok(self.start_deadline());
+            if let Some(seen) = self.look().await? {
+                return Ok((seen, self.start_deadline()));
             }
             self.pull().await?;
             pulls += 1;
         }
+        let mut deadline = self.start_deadline();
         loop {
             self.may_go_on()?;
-            let deadline = self.start_deadline();
-            match self.send_create(deadline).await {
+            let created = self.send_create(deadline).await;
+            let missing = match created {
                 Ok(()) => {
                     self.progress.step("created", format!("container {} created", self.name));
-                    return Ok(deadline);
+                    None
                 }
                 // The name is taken: mine, made before, or not; the look at it tells.
-                Err(Fault::Status { code: 409, .. }) => return Ok(deadline),
-                Err(Fault::Status { code: 404, message }) => {
-                    if self.look().await?.is_some() {
-                        return Ok(deadline);
-                    }
-                    if self.request.spec.pull_policy == PullPolicy::Never || pulls == MAX_PULLS {
-                        let image = &self.request.spec.image;
-                        return Err(refused(
-                            Reason::ImageNotFound,
-                            format!("{image} is not there: {message}"),
-                        ));
-                    }
-                    self.pull().await?;
-                    pulls += 1;
-                }
+                Err(Fault::Status { code: 409, .. }) => None,
+                Err(Fault::Status { code: 404, message }) => Some(message),
                 Err(fault) => return Err(self.create_failed(fault).await),
+            };
+            if let Some(seen) = self.look().await? {
+                return Ok((seen, deadline));
+            }
+            if let Some(message) = missing {
+                if self.request.spec.pull_policy == PullPolicy::Never || pulls == MAX_PULLS {
+                    let image = &self.request.spec.image;
+                    return Err(refused(
+                        Reason::ImageNotFound,
+                        format!("{image} is not there: {message}"),
+                    ));
+                }
+                self.pull().await?;
+                pulls += 1;
+                deadline = self.start_deadline();
+            } else if Instant::now() < deadline {
+                // Another launch holds the name and is still making the container; or it was removed.
+                sleep(POLL).await;
+            } else {
+                let why = "the container was removed before it was started";
+                return Err(LaunchError::Unavailable(why.to_owned()));
             }
         }
     }

@@ -71,8 +71,10 @@ impl Seen {
 fn phase(state: &ContainerState, context: Context<'_>) -> Option<Phase> {
     let code = state.exit_code.and_then(|it| i32::try_from(it).ok()).unwrap_or_default();
     let error = state.error.as_deref().unwrap_or_default();
-    let started_at = time(state.started_at.as_deref());
     let finished_at = time(state.finished_at.as_deref());
+    // The engine notes the start when it hears of it, which may be after the end.
+    let started_at = time(state.started_at.as_deref())
+        .map(|started| finished_at.map_or(started, |finished| started.min(finished)));
     let ended = |status| Phase::Ended(ExitReport { status, started_at, finished_at });
     let start_failed = || {
         let message = if error.is_empty() { "the engine could not start it" } else { error };
@@ -162,6 +164,17 @@ mod tests {
         assert_eq!(
             (report.started_at, report.finished_at),
             (Some(at(STARTED)), Some(at(FINISHED)))
+        );
+    }
+
+    #[test]
+    fn a_short_run_does_not_end_before_it_begins() {
+        let mut state = exited(0);
+        state["StartedAt"] = json!("2026-11-21T05:08:22Z");
+        let Phase::Ended(report) = read(&state, &Outages::default(), false) else { panic!() };
+        assert_eq!(
+            (report.started_at, report.finished_at),
+            (Some(at(FINISHED)), Some(at(FINISHED)))
         );
     }
 
