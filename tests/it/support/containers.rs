@@ -30,13 +30,13 @@ pub(crate) async fn available() -> bool {
     there
 }
 
-fn labelled(task: &str) -> Option<HashMap<String, Vec<String>>> {
-    Some(HashMap::from([("label".to_owned(), vec![format!("{LABEL}={task}")])]))
+fn labelled(task: &str) -> HashMap<String, Vec<String>> {
+    HashMap::from([("label".to_owned(), vec![format!("{LABEL}={task}")])])
 }
 
 async fn containers(task: &str) -> Vec<ContainerSummary> {
     let options =
-        ListContainersOptions { all: true, filters: labelled(task), ..Default::default() };
+        ListContainersOptions { all: true, filters: Some(labelled(task)), ..Default::default() };
     engine().list_containers(Some(options)).await.unwrap()
 }
 
