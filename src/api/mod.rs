@@ -74,7 +74,7 @@ pub fn router(state: AppState) -> Router {
         .layer(middleware::from_fn(observe::observe))
 }
 
-/// The description of the API (OpenAPI 3.1).
+/// The description of the API, in version 3.1 of the standard.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     let mut openapi = operations().into_openapi();
     docs::finish(&mut openapi);

@@ -106,7 +106,7 @@ fn report(
     let cause = problem.and_then(Problem::cause);
     match problem.map(Problem::kind) {
         Some(ProblemKind::Internal) => {
-            tracing::error!(status, elapsed_us, code, cause, "request failed")
+            tracing::error!(status, elapsed_us, code, cause, "request failed");
         }
         Some(ProblemKind::Unavailable) => {
             tracing::warn!(status, elapsed_us, code, cause, "request could not be answered");

@@ -75,7 +75,7 @@ pub(super) async fn get_readiness(State(app): State<App>) -> Result<Json<Readine
         Ok(answer) => answer?,
         Err(_) => return Err(Problem::unavailable("the database does not answer", "time-out")),
     }
-    let targets = summary(&*app.targets.load().await?);
+    let targets = summary(&app.targets.load().await?);
     let healthy = !targets.is_empty() && targets.values().all(|it| it.ready);
     Ok(Json(Readiness {
         status: if healthy { "ok" } else { "degraded" },
@@ -109,6 +109,7 @@ impl From<&TargetHealth> for TargetReadiness {
 
 /// What runs here.
 #[derive(Debug, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "as the API names it")]
 pub(super) struct Version {
     #[schema(examples("supercargo"))]
     name: &'static str,

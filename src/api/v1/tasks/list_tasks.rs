@@ -69,14 +69,13 @@ impl ReadQuery for TaskFilter {
 fn read_states(query: &mut QueryReader) -> Vec<TaskState> {
     let mut states = Vec::new();
     for word in query.all("state").iter().flat_map(|it| it.split(',')).map(str::trim) {
-        match TaskState::parse(word) {
-            Some(state) => states.push(state),
-            None => {
-                let known = TaskState::ALL.map(TaskState::as_str);
-                let hint = suggest(word, &known);
-                query.fault(format!("state: {word:?} is not one of {}{hint}", known.join(", ")));
-            }
+        if let Some(state) = TaskState::parse(word) {
+            states.push(state);
+            continue;
         }
+        let known = TaskState::ALL.map(TaskState::as_str);
+        let hint = suggest(word, &known);
+        query.fault(format!("state: {word:?} is not one of {}{hint}", known.join(", ")));
     }
     states
 }

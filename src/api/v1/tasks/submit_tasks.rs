@@ -110,6 +110,9 @@ pub(in crate::api) async fn submit_tasks(
     Ok((StatusCode::OK, replayed, views(&app, records).await).into_response())
 }
 
+/// Nobody reads more.
+const FAULTS: usize = 1_000;
+
 fn read_batch(
     document: &Value,
     limits: &Limits,
@@ -119,7 +122,7 @@ fn read_batch(
     if let Some(mut batch) = ObjectReader::open(document, String::new(), &mut faults) {
         match batch.list("tasks").map(<[Value]>::len) {
             Some(0) => {
-                batch.fault("tasks", "invalid_value", "\"tasks\" is empty: give at least one")
+                batch.fault("tasks", "invalid_value", "\"tasks\" is empty: give at least one");
             }
             Some(n) if n > most => batch.fault(
                 "tasks",
@@ -139,6 +142,9 @@ fn read_batch(
     let items = document.get("tasks").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let mut specs = Vec::with_capacity(items.len());
     for (index, item) in items.iter().enumerate() {
+        if faults.len() >= FAULTS {
+            break;
+        }
         match spec::parse(item, limits) {
             Ok(spec) => specs.push(spec),
             Err(found) => faults.extend(

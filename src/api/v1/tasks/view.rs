@@ -70,6 +70,7 @@ pub(in crate::api) struct Task {
 
 /// When the task got where it is.
 #[derive(Debug, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "as the API names them")]
 pub(in crate::api) struct Timings {
     queued_at: Timestamp,
     /// Of the current attempt.

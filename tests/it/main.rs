@@ -1,0 +1,4 @@
+//! The integration tests: one binary, since linking is most of what building a test costs.
+
+mod api;
+mod support;

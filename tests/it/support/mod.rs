@@ -1,0 +1,5 @@
+//! What tests share.
+
+pub mod api;
+pub mod database;
+pub mod worker;
