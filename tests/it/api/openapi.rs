@@ -132,6 +132,22 @@ fn every_reference_leads_somewhere() {
     assert!(paths.iter().all(|it| Method::from_bytes(it.as_bytes()).is_ok()));
 }
 
+#[test]
+fn optional_members_are_left_out_and_never_null() {
+    let text = document().to_string();
+    assert!(!text.contains("\"null\"") && !text.contains("propertyNames"));
+    let schemas = &document()["components"]["schemas"];
+    assert_eq!(schemas["Task"]["properties"]["failure"]["$ref"], "#/components/schemas/Failure");
+    assert_eq!(schemas["Task"]["properties"]["exit_code"]["type"], "integer");
+    assert_eq!(schemas["TaskSpec"]["properties"]["env"]["examples"], json!([{"LANG": "C"}]));
+    assert_eq!(schemas["TaskSpec"]["properties"]["skip_on_exit_codes"]["examples"], json!([[99]]));
+    assert!(schemas["TaskProblem"]["allOf"].as_array().unwrap().len() >= 2);
+    for (method, path, operation) in operations(&document()) {
+        let problem = &operation["responses"]["default"]["content"]["application/problem+json"];
+        assert_eq!(problem["schema"]["$ref"], "#/components/schemas/Problem", "{method} {path}");
+    }
+}
+
 #[tokio::test]
 async fn answers_have_no_nulls_and_only_described_members() {
     let app = test_app!();

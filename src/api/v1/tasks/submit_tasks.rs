@@ -51,10 +51,10 @@ pub(in crate::api) struct SubmittedTasks {
         content = TaskBatch,
         description = "What to run",
         examples(
-            ("two" = (summary = "Two tasks", value = json!({"tasks": [
+            ("1_two" = (summary = "Two tasks", value = json!({"tasks": [
                 {"image": "busybox:latest", "command": ["echo", "one"]},
                 {"image": "busybox:latest", "command": ["echo", "two"]}]}))),
-            ("simulated" = (summary = "Without containers", value = json!({"tasks": [
+            ("2_simulated" = (summary = "Without containers", value = json!({"tasks": [
                 {"name": "a", "image": "none", "target": "simulated"},
                 {"name": "b", "image": "none", "target": "simulated"}]}))),
         )
