@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, Method, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
@@ -106,7 +106,7 @@ fn check_origin(app: &Shared, request: &Request, host: Option<&str>) -> Result<(
             return refused(&format!("the origin {origin:?} is not this service"));
         }
     }
-    match headers.get("sec-fetch-site").map(hyper::http::HeaderValue::as_bytes) {
+    match headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
         Some(b"cross-site") => refused("the browser says that the request is cross-site"),
         Some(b"same-site") if !origins.iter().any(|it| listed(it)) => {
             refused("the browser says that the request comes from another host of this site")

@@ -6,6 +6,7 @@ mod docs;
 mod extract;
 mod guard;
 mod observe;
+mod openapi;
 pub mod ports;
 mod problem;
 mod query;
@@ -35,7 +36,7 @@ fn operations() -> OpenApiRouter<App> {
         cancel_task, get_task, get_task_logs, get_task_output, get_task_result, list_task_events,
         list_task_outputs, list_tasks, submit_task, submit_tasks,
     };
-    OpenApiRouter::with_openapi(docs::base())
+    OpenApiRouter::with_openapi(openapi::base())
         // Tasks
         .routes(routes!(submit_task::submit_task, list_tasks::list_tasks))
         .routes(routes!(submit_tasks::submit_tasks))
@@ -55,14 +56,14 @@ fn operations() -> OpenApiRouter<App> {
 
 /// The whole service as one router.
 pub fn router(state: AppState) -> Router {
+    observe::describe_metrics();
     let app: App = Arc::new(Shared::new(state));
     let (router, mut openapi) = operations().split_for_parts();
-    docs::finish(&mut openapi);
+    openapi::finish(&mut openapi);
     let openapi = bytes::Bytes::from(to_json(&openapi));
     let description = async move || ([(header::CONTENT_TYPE, "application/json")], openapi.clone());
     router
         .route("/openapi.json", get(description))
-        .route("/", get(system::go_to_docs))
         .merge(docs::page())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
@@ -74,10 +75,10 @@ pub fn router(state: AppState) -> Router {
         .layer(middleware::from_fn(observe::observe))
 }
 
-/// The description of the API (OpenAPI 3.1).
+/// The description of the API, in version 3.1 of the standard.
 pub fn openapi() -> utoipa::openapi::OpenApi {
     let mut openapi = operations().into_openapi();
-    docs::finish(&mut openapi);
+    openapi::finish(&mut openapi);
     openapi
 }
 

@@ -15,6 +15,17 @@ use super::problem::{Problem, ProblemKind};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+const DURATION: &str = "supercargo_http_request_duration_seconds";
+
+/// Tells the recorder what is measured here.
+pub(super) fn describe_metrics() {
+    metrics::describe_histogram!(
+        DURATION,
+        metrics::Unit::Seconds,
+        "From the head of a request to the head of its answer, by route, method and status"
+    );
+}
+
 pub(super) async fn observe(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
@@ -35,7 +46,7 @@ pub(super) async fn observe(request: Request, next: Next) -> Response {
         let elapsed = started.elapsed();
         report(&method, status, elapsed, problem.as_ref());
         metrics::histogram!(
-            "supercargo_http_request_duration_seconds",
+            DURATION,
             "route" => route, "method" => method_label(&method), "status" => status.as_str().to_owned(),
         )
         .record(elapsed);

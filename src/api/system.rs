@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::header;
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::{IntoResponse as _, Response};
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -109,6 +109,7 @@ impl From<&TargetHealth> for TargetReadiness {
 
 /// What runs here.
 #[derive(Debug, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "as the API names it")]
 pub(super) struct Version {
     #[schema(examples("supercargo"))]
     name: &'static str,
@@ -153,10 +154,6 @@ impl axum::extract::FromRequestParts<App> for MetricsCaller {
         }
         Ok(Self)
     }
-}
-
-pub(super) async fn go_to_docs(State(app): State<App>) -> Redirect {
-    Redirect::to(&app.public_url.location("/docs/"))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 #![expect(clippy::print_stderr, reason = "what is skipped, and the log of a service that failed")]
 
+mod api;
 mod e2e;
 mod store;
 mod support;

@@ -50,11 +50,8 @@ async fn tasks_history_and_token_are_there_after_a_restart() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_binary_refuses_a_newer_schema() {
-    let Ok(server) = std::env::var("TEST_DATABASE_URL") else {
-        crate::support::skip("TEST_DATABASE_URL is not set");
-        return;
-    };
-    let url = crate::support::database::create(&server, "newer_schema").await;
+    let Some(database) = crate::support::database::empty_database().await else { return };
+    let url = database.url.clone();
     let service =
         Service::start_with(Options { database_url: Some(url.clone()), ..Options::default() })
             .await;

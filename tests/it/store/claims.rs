@@ -2,19 +2,19 @@ use std::collections::HashSet;
 
 use serde_json::json;
 use supercargo::domain::attempt::Phase;
-use supercargo::store::Error;
+use supercargo::store::{Error, Store};
 
 use super::{claim_one, local, simple, submit, task, worker};
 use crate::support::database;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_workers_never_get_the_same_task() {
-    let Some(store) = database::store().await else { return };
+    let Some(store) = database::test_store().await else { return };
     let tasks: Vec<_> = (0..400).map(|_| simple()).collect();
     submit(&store, &tasks).await;
     let mut claimers = Vec::new();
     for _ in 0..8 {
-        let (store, worker) = (store.clone(), worker(&store).await);
+        let (store, worker) = (Store::clone(&store), worker(&store).await);
         claimers.push(tokio::spawn(async move {
             let mut mine = Vec::new();
             loop {
@@ -37,7 +37,7 @@ async fn two_workers_never_get_the_same_task() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn priority_goes_before_age() {
-    let Some(store) = database::store().await else { return };
+    let Some(store) = database::test_store().await else { return };
     let worker = worker(&store).await;
     let documents = [0, 5, 0, 5].map(|it| task(json!({"image": "x", "priority": it})));
     submit(&store, &documents).await;
@@ -49,7 +49,7 @@ async fn priority_goes_before_age() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_takes_its_own_back_and_others_wait_for_the_lease() {
-    let Some(store) = database::store().await else { return };
+    let Some(store) = database::test_store().await else { return };
     submit(&store, &[simple()]).await;
     let (first, second) = (worker(&store).await, worker(&store).await);
     let claimed = claim_one(&store, first).await;
@@ -76,7 +76,7 @@ async fn a_worker_takes_its_own_back_and_others_wait_for_the_lease() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_was_replaced_is_told_by_its_heartbeat() {
-    let Some(store) = database::store().await else { return };
+    let Some(store) = database::test_store().await else { return };
     let it = worker(&store).await;
     let targets = supercargo::store::WorkerTargets::new();
     assert!(store.heartbeat(it, 1, &targets).await.unwrap());
@@ -87,7 +87,7 @@ async fn a_worker_that_was_replaced_is_told_by_its_heartbeat() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_certainly_not_started_goes_back_to_the_queue() {
-    let Some(store) = database::store().await else { return };
+    let Some(store) = database::test_store().await else { return };
     submit(&store, &[simple()]).await;
     let worker = worker(&store).await;
     let first = claim_one(&store, worker).await;

@@ -46,7 +46,7 @@ fn chunk(seq: i32, text: &str) -> NewChunk {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_write_of_a_stale_holder_is_refused_and_changes_nothing() {
-    let Some(store) = database::store().await else { return };
+    let Some(store) = database::test_store().await else { return };
     submit(&store, &[simple()]).await;
     let worker = worker(&store).await;
     let stale = claim_one(&store, worker).await;
@@ -85,7 +85,7 @@ async fn every_write_of_a_stale_holder_is_refused_and_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_an_attempt_is_all_there_or_not_at_all() {
-    let Some(store) = database::store().await else { return };
+    let Some(store) = database::test_store().await else { return };
     submit(&store, &[simple()]).await;
     let worker = worker(&store).await;
     let it = claim_one(&store, worker).await;
@@ -113,7 +113,7 @@ async fn the_end_of_an_attempt_is_all_there_or_not_at_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_platform_failure_queues_the_next_attempt_unless_a_stop_is_wanted() {
-    let Some(store) = database::store().await else { return };
+    let Some(store) = database::test_store().await else { return };
     submit(&store, &[simple(), simple()]).await;
     let worker = worker(&store).await;
     let lost = || {

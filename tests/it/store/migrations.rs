@@ -4,22 +4,20 @@ use crate::support::database;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_schema_goes_up_down_and_up_again() {
-    let Some(server) = database::server() else { return };
-    let url = database::create(&server, "updown").await;
+    let Some(database) = database::empty_database().await else { return };
     let up = include_str!("../../../migrations/20261121090000_create_schema.up.sql");
     let down = include_str!("../../../migrations/20261121090000_create_schema.down.sql");
     for sql in [up, down, up] {
-        database::execute(&url, sql).await;
+        database::execute(&database.url, sql).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_that_start_together_migrate_once_and_agree() {
-    let Some(server) = database::server() else { return };
-    let url = database::create(&server, "together").await;
+    let Some(database) = database::empty_database().await else { return };
     let starts: Vec<_> = (0..6)
         .map(|_| {
-            let store = database::open(&url);
+            let store = database::open(&database.url);
             tokio::spawn(async move { store.prepare(None).await.unwrap() })
         })
         .collect();
@@ -33,12 +31,11 @@ async fn processes_that_start_together_migrate_once_and_agree() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_from_the_future_is_refused() {
-    let Some(server) = database::server() else { return };
-    let url = database::create(&server, "future").await;
-    let store = database::open(&url);
+    let Some(database) = database::empty_database().await else { return };
+    let store = database::open(&database.url);
     store.migrate().await.unwrap();
     database::execute(
-        &url,
+        &database.url,
         "insert into _sqlx_migrations (version, description, success, checksum, execution_time)
          values (99990101000000, 'from the future', true, '', 0)",
     )

@@ -5,7 +5,7 @@ use crate::support::database;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn weeks_that_are_over_are_dropped_unless_a_task_still_lives_in_them() {
-    let Some(store) = database::store().await else { return };
+    let Some(store) = database::test_store().await else { return };
     let task = keyed("k", 1);
     submit(&store, std::slice::from_ref(&task)).await;
     let later = Timestamp::now() + SignedDuration::from_hours(24 * 400);

@@ -1,9 +1,11 @@
 //! What the tests share.
 
+pub(crate) mod api;
 pub(crate) mod containers;
 pub(crate) mod database;
 pub(crate) mod engine;
 pub(crate) mod service;
+pub(crate) mod worker;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -36,9 +38,7 @@ pub(crate) fn open_to_others(folder: &Path) {
 
 /// Ends the Postgres of a data directory whose service was killed.
 pub(crate) fn end_private_postgres(data_dir: &Path) {
-    let Ok(text) = std::fs::read_to_string(data_dir.join("postgres/data/postmaster.pid"))
-        .or_else(|_| std::fs::read_to_string(data_dir.join("postgres/postmaster.pid")))
-    else {
+    let Ok(text) = std::fs::read_to_string(data_dir.join("postgres/postmaster.pid")) else {
         return;
     };
     let pid = text.lines().next().and_then(|it| it.trim().parse().ok());

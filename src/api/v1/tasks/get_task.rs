@@ -4,7 +4,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use utoipa::IntoParams;
 
-use super::view::Task;
+use super::view::{Task, TaskProblem};
 use super::wait;
 use crate::api::extract::{Caller, TaskPath, no_such_task};
 use crate::api::problem::{Problem, ProblemDocument};
@@ -44,7 +44,7 @@ impl ReadQuery for GetTaskQuery {
         (status = 303, description = "With `wait`: not over yet; `Location` waits on",
          headers(("Location" = String, description = "The same wait for the same task"))),
         (status = 404, description = "There is no such task", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 424, description = "With `wait`: the task failed or was cancelled; the body is the task and the problem", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 424, description = "With `wait`: the task failed or was cancelled; the body is the task and the problem", body = TaskProblem, content_type = "application/problem+json"),
     )
 )]
 pub(in crate::api) async fn get_task(

@@ -87,7 +87,9 @@ pub(in crate::api) async fn get_task_logs(
         return Err(Problem::new(ProblemKind::AttemptNotFound, detail));
     }
     let follow = query.follow && !record.state.is_terminal();
-    let mut log = app.logs.stream(task, query.attempt, query.offset, follow);
+    // Following goes on into further attempts; else the answer is of the one that its header names.
+    let wanted = query.attempt.or_else(|| (!follow).then_some(latest));
+    let mut log = app.logs.stream(task, wanted, query.offset, follow);
     if !follow {
         // A failure of the first read can still be told by the status.
         let first = log.next().await.transpose()?;

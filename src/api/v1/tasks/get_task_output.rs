@@ -126,7 +126,7 @@ fn repr_digest(sha256: &str) -> Option<HeaderValue> {
 fn disposition(file: &StoredFile) -> Option<HeaderValue> {
     let base = file.path.trim_end_matches('/').rsplit('/').next().filter(|it| !it.is_empty());
     let mut name = base.unwrap_or("output").to_owned();
-    if file.media_type == "application/x-tar" && !name.ends_with(".tar") {
+    if file.media_type == "application/x-tar" && !name.to_lowercase().ends_with(".tar") {
         name.push_str(".tar");
     }
     let plain: String =

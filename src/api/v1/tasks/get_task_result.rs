@@ -4,7 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::Value;
 
-use super::{view, wait};
+use super::view::{self, TaskProblem};
+use super::wait;
 use crate::api::extract::{Caller, TaskPath, no_such_task};
 use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
 use crate::api::query::{Nothing, Params};
@@ -32,7 +33,7 @@ use crate::store::{OutputRecord, TaskRecord};
             ("last_line" = (summary = "The last line of stdout", value = json!("hello"))),
          )),
         (status = 404, description = "There is no such task", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 424, description = "The task failed or was cancelled; the body is the task and the problem", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 424, description = "The task failed or was cancelled; the body is the task and the problem", body = TaskProblem, content_type = "application/problem+json"),
         (status = 425, description = "The task is not over yet", body = ProblemDocument, content_type = "application/problem+json",
          headers(("Retry-After" = u32, description = "Seconds"))),
     )

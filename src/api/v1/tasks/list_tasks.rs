@@ -70,12 +70,12 @@ fn read_states(query: &mut QueryReader) -> Vec<TaskState> {
     let mut states = Vec::new();
     for word in query.all("state").iter().flat_map(|it| it.split(',')).map(str::trim) {
         if let Some(state) = TaskState::parse(word) {
-            states.push(state)
-        } else {
-            let known = TaskState::ALL.map(TaskState::as_str);
-            let hint = suggest(word, &known);
-            query.fault(format!("state: {word:?} is not one of {}{hint}", known.join(", ")));
+            states.push(state);
+            continue;
         }
+        let known = TaskState::ALL.map(TaskState::as_str);
+        let hint = suggest(word, &known);
+        query.fault(format!("state: {word:?} is not one of {}{hint}", known.join(", ")));
     }
     states
 }

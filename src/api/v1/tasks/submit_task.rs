@@ -6,7 +6,7 @@ use utoipa::IntoParams;
 
 use super::document::TaskSpec;
 use super::submission::{self, PROJECT};
-use super::view::Task;
+use super::view::{Task, TaskProblem};
 use super::{path_of, wait};
 use crate::api::extract::{Caller, JsonBody, RequestKey, no_such_task};
 use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
@@ -54,27 +54,27 @@ pub(super) static REPLAYED: HeaderName = HeaderName::from_static("idempotent-rep
         content = TaskSpec,
         description = "What to run. Only `image` is required. `Content-Type` may be any JSON type or be left out.",
         examples(
-            ("hello" = (summary = "Hello", value = json!({
+            ("1_hello" = (summary = "Hello", value = json!({
                 "image": "busybox:latest", "command": ["echo", "hello"]}))),
-            ("json_output" = (summary = "Hands back JSON", value = json!({
+            ("2_json_output" = (summary = "Hands back JSON", value = json!({
                 "name": "count", "image": "busybox:latest",
                 "command": ["sh", "-c", "echo '{\"words\": 7}' > $SUPERCARGO_OUTPUT"],
                 "labels": {"team": "a"}}))),
-            ("files" = (summary = "A file in, a file out", value = json!({
+            ("3_files" = (summary = "A file in, a file out", value = json!({
                 "name": "upper", "image": "busybox:latest",
                 "command": ["sh", "-c", "mkdir -p /out && tr a-z A-Z < /in/a.txt > /out/report.txt"],
                 "files": [{"path": "/in/a.txt", "content": "hello\n"}],
                 "outputs": {"report": {"path": "/out/report.txt", "required": true}}}))),
-            ("failing" = (summary = "Fails with exit code 3", value = json!({
+            ("4_failing" = (summary = "Fails with exit code 3", value = json!({
                 "name": "failing", "image": "busybox:latest",
                 "command": ["sh", "-c", "echo no such file >&2; exit 3"]}))),
-            ("limits" = (summary = "With limits and time-outs", value = json!({
+            ("5_limits" = (summary = "With limits and time-outs", value = json!({
                 "name": "bounded", "image": "busybox:latest", "command": "sleep 1",
                 "env": {"LANG": "C"}, "workdir": "/", "user": "1000", "init": true,
                 "resources": {"cpu": "500m", "memory": "64Mi", "pids": 100},
                 "timeouts": {"queue": "1h", "run": "30s", "stop_grace": "5s"},
                 "skip_on_exit_codes": [99], "platform_retries": 3}))),
-            ("simulated" = (summary = "Without a container", value = json!({
+            ("6_simulated" = (summary = "Without a container", value = json!({
                 "name": "simulated", "image": "none", "target": "simulated"}))),
         )
     ),
@@ -89,7 +89,7 @@ pub(super) static REPLAYED: HeaderName = HeaderName::from_static("idempotent-rep
         (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON by its type", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 422, description = "The task is not valid, or the key belongs to another request", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 424, description = "With `wait`: the task failed or was cancelled; the body is the task and the problem", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 424, description = "With `wait`: the task failed or was cancelled; the body is the task and the problem", body = TaskProblem, content_type = "application/problem+json"),
     )
 )]
 pub(in crate::api) async fn submit_task(

@@ -10,7 +10,7 @@ use utoipa::openapi::schema::{Object, ObjectBuilder, Type};
 
 use super::path_of;
 use crate::api::conditions::Condition;
-use crate::api::problem::Problem;
+use crate::api::problem::{Problem, ProblemDocument};
 use crate::api::state::Shared;
 use crate::domain::failure::{self, Class, Reason};
 use crate::domain::outcome::OutputValue;
@@ -68,8 +68,19 @@ pub(in crate::api) struct Task {
     links: Links,
 }
 
+/// A task that failed or was cancelled, and the same as a problem.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "documentation: a problem takes the task's members along")]
+pub(in crate::api) struct TaskProblem {
+    #[serde(flatten)]
+    task: Task,
+    #[serde(flatten)]
+    problem: ProblemDocument,
+}
+
 /// When the task got where it is.
 #[derive(Debug, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "as the API names them")]
 pub(in crate::api) struct Timings {
     queued_at: Timestamp,
     /// Of the current attempt.

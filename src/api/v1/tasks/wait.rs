@@ -59,13 +59,21 @@ pub(super) async fn until_terminal(
             () = tokio::time::sleep_until(look_again) => {}
             () = app.lifecycle.draining().cancelled() => break,
         }
-        record =
-            app.store.find_task(record.task).await?.ok_or_else(|| no_such_task(record.task))?;
+        match app.store.find_task(record.task).await {
+            Ok(found) => record = found.ok_or_else(|| no_such_task(record.task))?,
+            Err(error) if error.is_transient() => tracing::debug!(%error, "waiting goes on"),
+            Err(error) => return Err(error.into()),
+        }
     }
+    let task = record.task;
     if record.state.is_terminal() {
-        return outcome(app, record).await;
+        match outcome(app, record).await {
+            // A 5xx would make clients send the submit again, which was accepted.
+            Err(problem) if problem.kind() == ProblemKind::Unavailable => {}
+            answer => return answer,
+        }
     }
-    Ok(see_again(app, record.task, wait))
+    Ok(see_again(app, task, wait))
 }
 
 /// 303 to the same wait: followed as a GET by HTTP clients, so that a call lasts as long as the task.
