@@ -23,7 +23,7 @@ use tower::ServiceExt as _;
 
 use super::database::{TestDatabase, open, test_database};
 
-pub const TOKEN: &str = "sc_test_token_of_the_integration_tests";
+pub(crate) const TOKEN: &str = "sc_test_token_of_the_integration_tests";
 
 pub(crate) struct TestApp {
     pub router: Router,

@@ -90,6 +90,8 @@ fn end(outcome: Outcome, outputs: Vec<Output>, requeue: Option<Requeue>) -> Atte
     let seals: LogSeals = BTreeMap::from([("main".to_owned(), seal)]);
     AttemptEnd {
         outcome,
+        handle: None,
+        image_digest: None,
         started_at: None,
         finished_at: Timestamp::now(),
         outputs,
