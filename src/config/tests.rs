@@ -268,8 +268,8 @@ fn the_data_directory_follows_the_user() {
 
     let fault = one_fault(&Sources::default());
     assert_eq!(fault.key, "data_dir");
-    let mut given = Sources::default();
-    given.flags = vec![Flag::new("data_dir", "--data-dir", "here")];
+    let flags = vec![Flag::new("data_dir", "--data-dir", "here")];
+    let given = Sources { flags, ..Sources::default() };
     let config = Config::load(&given).unwrap();
     assert_eq!(config.data_dir, std::env::current_dir().unwrap().join("here"));
 }

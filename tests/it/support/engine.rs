@@ -16,7 +16,8 @@ pub(crate) const IMAGE: &str = "busybox:latest";
 /// Whether tests of this backend must run: where they are skipped, nobody sees them fail.
 fn required(backend: &str) -> bool {
     let list = std::env::var("SUPERCARGO_TEST_REQUIRE").unwrap_or_default();
-    list.split(',').any(|it| it.trim() == backend) || std::env::var("CI").is_ok_and(|it| it == "true")
+    list.split(',').any(|it| it.trim() == backend)
+        || std::env::var("CI").is_ok_and(|it| it == "true")
 }
 
 /// The local engine with the image that tests use, or the reason why its tests are skipped.
@@ -84,7 +85,14 @@ impl OwnEngine {
         let process = Command::new("unshare")
             .args(["--net", "dockerd"])
             .args(["--host", &format!("unix://{}", path("d.sock"))])
-            .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid")])
+            .args([
+                "--data-root",
+                &path("data"),
+                "--exec-root",
+                &path("exec"),
+                "--pidfile",
+                &path("pid"),
+            ])
             .args(["--config-file", &path("daemon.json"), "--iptables=false"])
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -146,7 +154,8 @@ impl Drop for OwnEngine {
 }
 
 fn terminate(process: &Child) {
-    let pid = process.id().and_then(|it| i32::try_from(it).ok()).and_then(rustix::process::Pid::from_raw);
+    let pid =
+        process.id().and_then(|it| i32::try_from(it).ok()).and_then(rustix::process::Pid::from_raw);
     if let Some(pid) = pid {
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
     }

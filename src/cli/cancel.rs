@@ -1,0 +1,42 @@
+//! `supercargo cancel`: cancels a task.
+
+use reqwest::Method;
+
+use super::client::{Client, Error, Task};
+use super::exit::Exit;
+use super::format::{self, Format, FormatArgs};
+use super::out;
+use super::submit::WaitArgs;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Id of the task, or "key:" and its run key
+    id: String,
+
+    #[command(flatten)]
+    wait: WaitArgs,
+
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+pub(crate) async fn run(client: &mut Client, args: Args) -> anyhow::Result<Exit> {
+    let mut task = cancel(client, &args.id).await?;
+    if args.wait.wanted() {
+        task = args.wait.until_terminal(client, &task.id).await?;
+        out::note(task.summary());
+    } else {
+        out::note(format_args!("cancelling task {} ({})", task.id, task.state.0));
+    }
+    match args.format.output {
+        Format::Json => format::json(&task.document)?,
+        Format::Table => out::text(&task.id)?,
+    }
+    Ok(if args.wait.wanted() { task.exit() } else { Exit::Ok })
+}
+
+/// Asks for the end of a task. Whatever its state is, asking twice does no harm.
+pub(crate) async fn cancel(client: &Client, id: &str) -> Result<Task, Error> {
+    let task = client.json(client.request(Method::POST, &["tasks", id, "cancel"], &[])).await?;
+    client.read_task(task)
+}
