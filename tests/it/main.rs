@@ -6,6 +6,7 @@
 
 mod api;
 mod e2e;
+mod runner_conformance;
 mod store;
 mod support;
 mod tidy;

@@ -28,6 +28,7 @@ const MODE_PIPE: u32 = 1 << 25;
 const MODE_SOCKET: u32 = 1 << 24;
 const MODE_OTHER: u32 = 1 << 19;
 
+const UNREADABLE: &str = "not to be read (a link that leads in a circle?)";
 const TAR: &str = "application/x-tar";
 
 pub(super) async fn collect(
@@ -53,6 +54,14 @@ enum Found {
     File { path: String, size: u64 },
     Folder { path: String },
     Unsuitable(&'static str),
+}
+
+/// What the engine says of a path.
+enum Stat {
+    Nothing,
+    Is(PathStatResponse),
+    /// There, and not to be reached.
+    Unreadable,
 }
 
 struct Source<'a> {
@@ -129,32 +138,43 @@ impl Source<'_> {
             "" => "/",
             trimmed => trimmed,
         };
-        let Some(stat) = self.stat(path).await? else { return Ok(Found::Nothing) };
+        let stat = match self.stat(path).await? {
+            Stat::Nothing => return Ok(Found::Nothing),
+            Stat::Unreadable => return Ok(Found::Unsuitable(UNREADABLE)),
+            Stat::Is(stat) => stat,
+        };
         if stat.file_mode & MODE_SYMLINK == 0 {
             return Ok(found(path, &stat));
         }
         let target = stat.link_target;
         Ok(match self.stat(&target).await? {
-            None => Found::Nothing,
-            Some(stat) if stat.file_mode & MODE_SYMLINK != 0 => {
-                Found::Unsuitable("a link without an end")
-            }
-            Some(stat) => found(&target, &stat),
+            Stat::Nothing => Found::Nothing,
+            Stat::Is(stat) if stat.file_mode & MODE_SYMLINK == 0 => found(&target, &stat),
+            Stat::Is(_) | Stat::Unreadable => Found::Unsuitable(UNREADABLE),
         })
     }
 
-    async fn stat(&self, path: &str) -> Result<Option<PathStatResponse>, RunnerError> {
-        let options = ContainerArchiveInfoOptionsBuilder::new().path(path).build();
-        let call = self.session.docker.get_container_archive_info(self.container, Some(options));
-        match self.session.call(call).await {
-            Ok(stat) => Ok(Some(stat)),
+    async fn stat(&self, path: &str) -> Result<Stat, RunnerError> {
+        match self.head(path).await {
+            Ok(stat) => Ok(Stat::Is(stat)),
             // No such path, or no such container: an answer to HEAD has no body to tell.
             Err(Fault::Status { code: 404, .. }) => {
                 self.still_there().await?;
-                Ok(None)
+                Ok(Stat::Nothing)
             }
+            // As for links that lead in a circle. Its root tells whether it is this path or the engine.
+            Err(fault @ Fault::Status { code: 500, .. }) => match self.head("/").await {
+                Ok(_) if path != "/" => Ok(Stat::Unreadable),
+                _ => Err(fault.into()),
+            },
             Err(fault) => Err(fault.into()),
         }
+    }
+
+    async fn head(&self, path: &str) -> Result<PathStatResponse, Fault> {
+        let options = ContainerArchiveInfoOptionsBuilder::new().path(path).build();
+        let call = self.session.docker.get_container_archive_info(self.container, Some(options));
+        self.session.call(call).await
     }
 
     async fn still_there(&self) -> Result<(), RunnerError> {

@@ -3,7 +3,10 @@
 //! The engine puts its time before every frame. Times of one stream never go back, but a line over
 //! 16 KiB comes as several frames that all carry the time of its beginning, so that a later frame of
 //! stdout may be older than an earlier one of stderr. Whoever resumes goes back to the time of the last
-//! frame of each stream whose line was still open, and drops what it has.
+//! frame of each stream whose line was still open, and leaves out as many frames as it has from there.
+//!
+//! The engine's `local` store loses the line end of such a line. It is put back ([`Mender`]): a frame
+//! without one is followed by the rest of its line, with the same time, or its line has ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +42,8 @@ pub(super) fn read(
                 let reader = Reader {
                     frames: Box::pin(frames),
                     lost: session.lost(link).boxed(),
+                    mender: Mender::default(),
+                    ready: None,
                     since: since.unwrap_or(i64::MIN),
                     stall: (!follow).then_some(STALL),
                 };
@@ -66,8 +71,31 @@ struct Reader {
     frames: BoxStream<'static, Result<LogOutput, Error>>,
     /// The end of the session: a connection to an engine that is gone may stay open and silent.
     lost: BoxFuture<'static, ()>,
+    mender: Mender,
+    /// What comes after a line end that was put back.
+    ready: Option<LogFrame>,
     since: i64,
     stall: Option<Duration>,
+}
+
+/// Knows the streams whose last frame had no line end, by its time.
+#[derive(Debug, Default)]
+struct Mender {
+    stdout: Option<i64>,
+    stderr: Option<i64>,
+}
+
+impl Mender {
+    /// The line end that the engine lost before this frame.
+    fn before(&mut self, frame: &LogFrame) -> Option<LogFrame> {
+        let open = match frame.stream {
+            LogStream::Stdout => &mut self.stdout,
+            LogStream::Stderr => &mut self.stderr,
+        };
+        let lost = open.filter(|&at| at != frame.at);
+        *open = (!frame.bytes.ends_with(b"\n")).then_some(frame.at);
+        lost.map(|at| LogFrame { at, stream: frame.stream, bytes: Bytes::from_static(b"\n") })
+    }
 }
 
 impl Reader {
@@ -84,17 +112,34 @@ impl Reader {
 
     async fn next(&mut self) -> Option<Result<LogFrame, RunnerError>> {
         loop {
-            let frame = tokio::select! {
-                biased;
-                frame = self.frames.next() => frame?,
-                () = &mut self.lost => return Some(unavailable("the session with the engine ended")),
-                () = stalled(self.stall) => return Some(unavailable("its log stands still")),
+            let frame = match self.ready.take() {
+                Some(frame) => frame,
+                None => match self.read().await? {
+                    Ok(frame) => match self.mender.before(&frame) {
+                        Some(line_end) => {
+                            self.ready = Some(frame);
+                            line_end
+                        }
+                        None => frame,
+                    },
+                    Err(error) => return Some(Err(error)),
+                },
             };
-            match frame.map_err(|it| Fault::from(it).into()).and_then(parse) {
-                Ok(frame) if frame.at < self.since => {}
-                other => return Some(other),
+            // The rest of a long line may be nothing.
+            if frame.at >= self.since && !frame.bytes.is_empty() {
+                return Some(Ok(frame));
             }
         }
+    }
+
+    async fn read(&mut self) -> Option<Result<LogFrame, RunnerError>> {
+        let frame = tokio::select! {
+            biased;
+            frame = self.frames.next() => frame?,
+            () = &mut self.lost => return Some(unavailable("the session with the engine ended")),
+            () = stalled(self.stall) => return Some(unavailable("its log stands still")),
+        };
+        Some(frame.map_err(|it| Fault::from(it).into()).and_then(parse))
     }
 }
 
@@ -149,6 +194,34 @@ mod tests {
             let frame = parse(output(bytes)).unwrap();
             assert_eq!((frame.at, &frame.bytes[..]), (NANOSECOND, bytes));
         }
+    }
+
+    #[test]
+    fn a_lost_line_end_is_put_back() {
+        use LogStream::{Stderr, Stdout};
+        let mut mender = Mender::default();
+        let mut mended = Vec::new();
+        for (at, stream, text) in [
+            (1, Stdout, "long"),
+            (1, Stdout, "er"),
+            (2, Stderr, "other\n"),
+            (1, Stdout, "."),
+            (3, Stdout, "next\n"),
+            (4, Stdout, "full"),
+            (4, Stdout, ""),
+            (5, Stderr, "open"),
+            (6, Stdout, "last"),
+        ] {
+            let frame = LogFrame { at, stream, bytes: Bytes::from(text) };
+            for it in mender.before(&frame).into_iter().chain([frame]) {
+                let text = String::from_utf8_lossy(&it.bytes).replace('\n', "$");
+                mended.push(format!("{}{}:{text}", &it.stream.as_str()[3..], it.at));
+            }
+        }
+        assert_eq!(
+            mended.join(" "),
+            "out1:long out1:er err2:other$ out1:. out1:$ out3:next$ out4:full out4: err5:open out4:$ out6:last"
+        );
     }
 
     #[test]

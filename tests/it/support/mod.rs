@@ -4,7 +4,10 @@ pub(crate) mod api;
 pub(crate) mod containers;
 pub(crate) mod database;
 pub(crate) mod engine;
+pub(crate) mod proxy;
+pub(crate) mod sandbox;
 pub(crate) mod service;
+pub(crate) mod subject;
 pub(crate) mod worker;
 
 use std::os::unix::fs::PermissionsExt;
