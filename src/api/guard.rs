@@ -127,6 +127,7 @@ fn is_own(app: &Shared, origin: &str, host: Option<&str>) -> bool {
         return true;
     }
     let Some(host) = host else { return false };
+    let public = public.filter(|(_, it)| host_name(it) == host_name(host));
     let own_scheme = public.map_or(scheme.as_str(), |(it, _)| it);
     with_port(host, own_scheme) == with_port(&origin, &scheme)
 }

@@ -115,7 +115,7 @@ fn tidy(schema: &mut RefOr<Schema>) {
             if let Some(values) = &mut it.additional_properties
                 && let AdditionalProperties::RefOr(values) = &mut **values
             {
-                take_examples(values, |it| it.is_object());
+                take_examples(values, Value::is_object);
                 tidy(values);
             }
         }

@@ -6,15 +6,19 @@ use serde_json::json;
 use supercargo::domain::outcome::{Output, OutputValue, StoredFile};
 use supercargo::ids::TaskId;
 
-use crate::support::api::TestApp;
+use crate::support::api::{PANICS, TestApp};
 use crate::support::worker::{TestWorker, failed, json_output, succeeded};
 use crate::test_app;
 
 const SHA256: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
 fn report() -> Output {
+    file("objects/1")
+}
+
+fn file(object_key: &str) -> Output {
     let value = OutputValue::File(StoredFile {
-        object_key: "objects/1".to_owned(),
+        object_key: object_key.to_owned(),
         media_type: "text/html".to_owned(),
         size: 5,
         sha256: SHA256.to_owned(),
@@ -113,6 +117,16 @@ async fn a_file_comes_with_its_type_checksum_and_name_and_is_never_a_page() {
         missing.problem(),
         "404 output_not_found: the task has no output \"nothing\": it has n, report"
     );
+}
+
+#[tokio::test]
+async fn a_panic_is_a_problem_of_one_request() {
+    let app = test_app!();
+    let id = completed(&app, json!({"image": "a"}), vec![file(PANICS)]).await;
+    let answer = app.get(&format!("/api/v1/tasks/{id}/outputs/report")).await;
+    assert!(answer.problem().starts_with("500 internal"), "{answer:?}");
+    assert!(!answer.text().contains("asked for"), "{answer:?}");
+    assert_eq!(app.count().await, 1);
 }
 
 #[tokio::test]

@@ -244,6 +244,9 @@ impl LogSource for FakeLogs {
     }
 }
 
+/// Whoever asks for this object panics.
+pub const PANICS: &str = "panics";
+
 #[derive(Default)]
 pub(crate) struct FakeObjects {
     pub objects: Mutex<HashMap<String, &'static [u8]>>,
@@ -252,6 +255,7 @@ pub(crate) struct FakeObjects {
 #[async_trait::async_trait]
 impl ObjectSource for FakeObjects {
     async fn open(&self, object_key: &str) -> io::Result<(u64, Box<dyn AsyncRead + Send + Unpin>)> {
+        assert_ne!(object_key, PANICS, "asked for the object that panics");
         let bytes = self.objects.lock().unwrap().get(object_key).copied();
         let bytes = bytes.ok_or(io::ErrorKind::NotFound)?;
         Ok((bytes.len() as u64, Box::new(bytes)))
