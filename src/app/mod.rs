@@ -131,17 +131,32 @@ impl App {
         address: SocketAddr,
         database: &Database,
     ) -> anyhow::Result<Self> {
-        let admin = config.auth.enabled.then(|| AdminToken::load(&config.data_dir, config.auth.admin_token_file.as_deref())).transpose()?;
+        let admin = config
+            .auth
+            .enabled
+            .then(|| AdminToken::load(&config.data_dir, config.auth.admin_token_file.as_deref()))
+            .transpose()?;
         let store = Store::open(&database.settings(&config))?;
-        let prepared = database::prepare(&store, admin.as_ref().map(AdminToken::new_token).as_ref()).await?;
+        let prepared =
+            database::prepare(&store, admin.as_ref().map(AdminToken::new_token).as_ref()).await?;
         let wake = Wake::default();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let objects = FolderStore::open(config.data_dir.join("objects")).context("open the object store")?;
+        let objects =
+            FolderStore::open(config.data_dir.join("objects")).context("open the object store")?;
         let tracker = TaskTracker::new();
         let loops_stop = CancellationToken::new();
         let needs_targets = config.has_role(Role::Worker);
-        let targets = if needs_targets { targets::connect(&config, prepared.installation)? } else { Targets::new() };
-        let parts = Parts { config: &config, store: &store, wake: &wake, clock: &clock, objects: &objects,
+        let targets = if needs_targets {
+            targets::connect(&config, prepared.installation)?
+        } else {
+            Targets::new()
+        };
+        let parts = Parts {
+            config: &config,
+            store: &store,
+            wake: &wake,
+            clock: &clock,
+            objects: &objects,
             admin: admin.as_ref(),
         };
 
@@ -159,7 +174,13 @@ impl App {
         let (http_stop, http) = (CancellationToken::new(), TaskTracker::new());
         if config.has_role(Role::Api) {
             let router = api::router(parts.api_state(&lifecycle));
-            http.spawn(http::serve(listener, router, config.http.header_timeout, http_stop.clone(), http.clone()));
+            http.spawn(http::serve(
+                listener,
+                router,
+                config.http.header_timeout,
+                http_stop.clone(),
+                http.clone(),
+            ));
         }
         files::write_service(&config.data_dir, address).context("write service.json")?;
         Ok(Self {
@@ -265,7 +286,8 @@ impl Parts<'_> {
             let scheduler = scheduler.clone();
             async move { scheduler.tick().await }
         }));
-        let keep = SignedDuration::try_from(self.config.retention.tasks).unwrap_or(SignedDuration::MAX);
+        let keep =
+            SignedDuration::try_from(self.config.retention.tasks).unwrap_or(SignedDuration::MAX);
         let retention = Arc::new(Retention {
             store: self.store.clone(),
             clock: Arc::clone(self.clock),
@@ -357,7 +379,11 @@ fn worker_settings(config: &Config) -> worker::Settings {
         heartbeat: config.worker.heartbeat,
         lease: config.worker.lease,
         poll: config.worker.poll,
-        log: pump::Limits { log_bytes: config.limits.log, chunk_bytes: config.logs.chunk, linger: config.logs.flush },
+        log: pump::Limits {
+            log_bytes: config.limits.log,
+            chunk_bytes: config.logs.chunk,
+            linger: config.logs.flush,
+        },
         output_json_bytes: config.limits.output_json as u64,
         output_file_bytes: config.limits.output_file,
     }

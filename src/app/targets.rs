@@ -24,7 +24,7 @@ pub(super) fn connect(config: &Config, installation: InstallationId) -> anyhow::
         ..DockerConfig::new(installation)
     })
     .context("the target \"local\"")?;
-    let simulated = FakeRunner::new(FakeEngine::new(SIMULATED));
+    let simulated = FakeRunner::new(FakeEngine::new(SIMULATED), installation);
     Ok(Targets::from([
         (LOCAL.to_owned(), Arc::new(docker) as Arc<_>),
         (SIMULATED.to_owned(), Arc::new(simulated) as Arc<_>),

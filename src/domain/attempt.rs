@@ -308,9 +308,8 @@ impl Attempt {
         match &sandbox {
             Sandbox::Exited(report) => {
                 self.phase = Phase::Finishing;
-                if let Some(at) = report.started_at {
-                    self.started_at.get_or_insert(at);
-                }
+                // The engine's clock for both ends: the time it ran for is never negative.
+                self.started_at = report.started_at.or(self.started_at);
             }
             Sandbox::Running => self.phase = Phase::Running,
             Sandbox::Unknown | Sandbox::Absent | Sandbox::Created => {}

@@ -161,12 +161,12 @@ async fn end_task(
                 (task_id, attempt_no, attempt_id, state, exit_code, failure, target, engine_id, worker_id,
                  handle, image_digest, keep_sandbox, log, queued_at, claimed_at, started_at, finished_at)
             select task_id, attempt_no, attempt_id, $3, $4, $5::text::json, target, engine_id, worker_id,
-                   coalesce(handle, $10::text::json), coalesce(image_digest, $11), $6, $7::text::json, queued_at, claimed_at, coalesce(started_at, $8), $9
+                   coalesce(handle, $10::text::json), coalesce(image_digest, $11), $6, $7::text::json, queued_at, claimed_at, coalesce($8, started_at), $9
             from gone
         ), ended as (
             insert into ended_tasks
                 (task_id, state, attempt_no, exit_code, failure, queued_at, started_at, finished_at)
-            select task_id, $3, attempt_no, $4, $5::text::json, queued_at, coalesce(started_at, $8), $9
+            select task_id, $3, attempt_no, $4, $5::text::json, queued_at, coalesce($8, started_at), $9
             from gone
         )
         select count(*) as "count!" from gone
@@ -204,7 +204,7 @@ async fn requeue(
             (task_id, attempt_no, attempt_id, state, exit_code, failure, target, engine_id, worker_id,
              handle, image_digest, keep_sandbox, log, queued_at, claimed_at, started_at, finished_at)
         select task_id, attempt_no, attempt_id, $3, $4, $5::text::json, target, engine_id, worker_id,
-               coalesce(handle, $10::text::json), coalesce(image_digest, $11), $6, $7::text::json, queued_at, claimed_at, coalesce(started_at, $8), $9
+               coalesce(handle, $10::text::json), coalesce(image_digest, $11), $6, $7::text::json, queued_at, claimed_at, coalesce($8, started_at), $9
         from live_tasks where task_id = $1 and fence = $2
         "#,
         task.uuid(),

@@ -6,7 +6,7 @@ pub enum Error {
     /// The database can't be asked now, or gave up on the statement. Whether a write was committed is not
     /// known; asking again later is right.
     #[error("the database can't be asked now: {0}")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(sqlx::Error),
     /// There is a row like this already.
     #[error("the row exists already ({constraint})")]
     Conflict { constraint: String },
@@ -23,7 +23,7 @@ pub enum Error {
     Schema(String),
     /// A fault of ours.
     #[error("a statement failed: {0}")]
-    Statement(#[source] sqlx::Error),
+    Statement(sqlx::Error),
 }
 
 impl Error {

@@ -55,7 +55,10 @@ async fn a_worker_takes_its_own_back_and_others_wait_for_the_lease() {
     let claimed = claim_one(&store, first).await;
     assert_eq!(claimed.phase, Phase::Starting);
 
-    assert!(store.take_expired(second, 20.0, &local(0)).await.unwrap().is_empty(), "the lease is valid");
+    assert!(
+        store.take_expired(second, 20.0, &local(0)).await.unwrap().is_empty(),
+        "the lease is valid"
+    );
     let own = store.take_own(first).await.unwrap();
     assert_eq!((own.len(), own[0].task), (1, claimed.task));
     assert!(own[0].fence > claimed.fence);

@@ -94,7 +94,10 @@ async fn the_end_of_an_attempt_is_all_there_or_not_at_all() {
     whole.outputs.push(Output { name: "n".to_owned(), value: OutputValue::Json(7.into()) });
     // The seq is taken: the whole end has to be undone.
     whole.chunks.push(chunk(0, "b"));
-    assert!(matches!(store.finish_attempt(it.task, it.fence, &whole).await, Err(Error::Conflict { .. })));
+    assert!(matches!(
+        store.finish_attempt(it.task, it.fence, &whole).await,
+        Err(Error::Conflict { .. })
+    ));
     assert_eq!(store.find_task(it.task).await.unwrap().unwrap().state, TaskState::Starting);
     assert!(store.list_outputs(it.task, AttemptNo::FIRST).await.unwrap().is_empty());
 
@@ -135,7 +138,11 @@ async fn a_platform_failure_queues_the_next_attempt_unless_a_stop_is_wanted() {
     assert!(store.list_attempts(other.task).await.unwrap().is_empty());
 
     let fates = store
-        .attempt_fates(&[(it.task, it.attempt), (it.task, second.attempt), (it.task, AttemptId::generate())])
+        .attempt_fates(&[
+            (it.task, it.attempt),
+            (it.task, second.attempt),
+            (it.task, AttemptId::generate()),
+        ])
         .await
         .unwrap();
     assert_eq!(fates.len(), 2);

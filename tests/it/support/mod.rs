@@ -9,7 +9,11 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Asks until there is an answer. Fails after `deadline`, saying what was waited for.
-pub async fn until<T>(what: &str, deadline: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn until<T>(
+    what: &str,
+    deadline: Duration,
+    mut ask: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let asking = async {
         let mut tick = tokio::time::interval(Duration::from_millis(20));
         loop {
@@ -19,7 +23,9 @@ pub async fn until<T>(what: &str, deadline: Duration, mut ask: impl AsyncFnMut()
             }
         }
     };
-    tokio::time::timeout(deadline, asking).await.unwrap_or_else(|_| panic!("waited {deadline:?} until {what}"))
+    tokio::time::timeout(deadline, asking)
+        .await
+        .unwrap_or_else(|_| panic!("waited {deadline:?} until {what}"))
 }
 
 /// Lets other users pass through a folder.
