@@ -31,11 +31,20 @@ use state::{App, Shared};
 
 /// Every operation there is.
 fn operations() -> OpenApiRouter<App> {
-    use v1::tasks::{cancel_task, get_task, list_tasks, submit_task};
+    use v1::tasks::{
+        cancel_task, get_task, get_task_logs, get_task_output, get_task_result, list_task_events,
+        list_task_outputs, list_tasks, submit_task, submit_tasks,
+    };
     OpenApiRouter::with_openapi(docs::base())
         // Tasks
         .routes(routes!(submit_task::submit_task, list_tasks::list_tasks))
+        .routes(routes!(submit_tasks::submit_tasks))
         .routes(routes!(get_task::get_task))
+        .routes(routes!(get_task_logs::get_task_logs))
+        .routes(routes!(get_task_result::get_task_result))
+        .routes(routes!(list_task_outputs::list_task_outputs))
+        .routes(routes!(get_task_output::get_task_output))
+        .routes(routes!(list_task_events::list_task_events))
         .routes(routes!(cancel_task::cancel_task))
         // Operators and probes
         .routes(routes!(system::get_liveness))

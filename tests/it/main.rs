@@ -5,6 +5,7 @@
     reason = "tests spawn tasks, read the environment and ask the time"
 )]
 
+mod e2e;
 mod store;
 mod support;
 mod tidy;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 
-use crate::support::engine;
+use crate::support::containers;
 use crate::support::service::Service;
 
 const LINES: usize = 30;
@@ -18,7 +18,7 @@ fn expected() -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_containers_outlive_a_kill_and_are_accounted_for_once() {
-    if !engine::available() {
+    if !containers::available().await {
         return;
     }
     let mut service = Service::start().await;
@@ -39,14 +39,14 @@ async fn ten_containers_outlive_a_kill_and_are_accounted_for_once() {
         assert_eq!(task["outputs"]["done"], true, "{task:#}");
         assert_eq!(task["attempt"], 1);
         assert_eq!(service.log(id).await, expected());
-        assert_eq!(engine::starts(id).await, 1, "task {id}");
-        engine::assert_nothing_left(id).await;
+        assert_eq!(containers::starts(id).await, 1, "task {id}");
+        containers::gone(id).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_again_and_again_while_it_starts_and_ends_tasks() {
-    if !engine::available() {
+    if !containers::available().await {
         return;
     }
     let mut service = Service::start().await;
@@ -69,16 +69,16 @@ async fn killed_again_and_again_while_it_starts_and_ends_tasks() {
         let task = service.ended(id).await;
         assert_eq!(task["state"], "succeeded", "{task:#}");
         assert_eq!(service.log(id).await, *log, "task {id}");
-        assert_eq!(engine::starts(id).await, 1, "task {id}");
+        assert_eq!(containers::starts(id).await, 1, "task {id}");
     }
     for (id, _) in &ids {
-        engine::assert_nothing_left(id).await;
+        containers::gone(id).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_leaves_containers_running_and_the_next_start_takes_them_back() {
-    if !engine::available() {
+    if !containers::available().await {
         return;
     }
     let mut service = Service::start().await;
@@ -86,9 +86,9 @@ async fn a_stop_leaves_containers_running_and_the_next_start_takes_them_back() {
     let id = service.submit(json!({"image": "busybox:latest", "command": ["sh", "-c", script]})).await;
     service.until_state(&id, "running").await;
     assert!(service.stop().success());
-    assert!(engine::is_running(&id).await, "a stop of the service stopped a container");
+    assert!(containers::is_running(&id).await, "a stop of the service stopped a container");
     service.restart().await;
     assert_eq!(service.ended(&id).await["state"], "succeeded");
     assert_eq!(service.log(&id).await, expected());
-    assert_eq!(engine::starts(&id).await, 1);
+    assert_eq!(containers::starts(&id).await, 1);
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::service::Service;
-use crate::support::{engine, postmaster, until};
+use crate::support::{containers, postmaster, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_is_killed_during_a_run_and_nothing_is_lost() {
-    if !engine::available() {
+    if !containers::available().await {
         return;
     }
     let service = Service::start().await;
@@ -41,9 +41,9 @@ async fn postgres_is_killed_during_a_run_and_nothing_is_lost() {
     assert_eq!(task["state"], "succeeded", "{task:#}");
     let log = service.log(&id).await;
     assert_eq!(log.lines().count(), 40, "{log}");
-    assert_eq!(engine::starts(&id).await, 1);
+    assert_eq!(containers::starts(&id).await, 1);
     for id in &accepted {
         assert_eq!(service.ended(id).await["state"], "succeeded");
-        assert_eq!(engine::starts(id).await, 1);
+        assert_eq!(containers::starts(id).await, 1);
     }
 }

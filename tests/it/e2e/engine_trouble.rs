@@ -4,19 +4,16 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::engine::TestEngine;
+use crate::support::engine::OwnEngine;
 use crate::support::service::{Options, Service};
-use crate::support::{engine, until};
+use crate::support::until;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_is_down_at_the_start_is_a_condition_and_no_failure() {
-    if !engine::available() {
-        return;
-    }
-    let mut own = TestEngine::start().await;
-    own.kill();
+    let Some(mut own) = OwnEngine::start().await else { return };
+    own.crash().await;
     let service =
-        Service::start_with(Options { docker_host: Some(own.host()), ..Options::default() }).await;
+        Service::start_with(Options { docker_host: Some(format!("unix://{}", own.socket().display())), ..Options::default() }).await;
     let ready = service.request("GET", "/readyz", None).await;
     assert_eq!(ready.status, 200, "a sick target must not take the API down");
     let id = service.submit(json!({"image": "busybox:latest", "command": ["echo", "hello"]})).await;
@@ -26,7 +23,7 @@ async fn an_engine_that_is_down_at_the_start_is_a_condition_and_no_failure() {
         task["conditions"].as_array()?.iter().any(|it| it["type"] == "target_unavailable").then_some(())
     })
     .await;
-    own.restart().await;
+    own.run().await;
     let task = service.ended(&id).await;
     assert_eq!(task["state"], "succeeded", "{task:#}");
     assert!(task["conditions"].as_array().is_none_or(Vec::is_empty), "{task:#}");
@@ -35,12 +32,9 @@ async fn an_engine_that_is_down_at_the_start_is_a_condition_and_no_failure() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_dies_under_a_task_is_a_platform_failure_that_is_tried_again() {
-    if !engine::available() {
-        return;
-    }
-    let mut own = TestEngine::start().await;
+    let Some(mut own) = OwnEngine::start().await else { return };
     let service =
-        Service::start_with(Options { docker_host: Some(own.host()), ..Options::default() }).await;
+        Service::start_with(Options { docker_host: Some(format!("unix://{}", own.socket().display())), ..Options::default() }).await;
     // Without live-restore the engine takes its containers with it. The second attempt finds the marker.
     let again = json!({"image": "busybox:latest",
         "command": ["sh", "-c", "echo attempt $SUPERCARGO_ATTEMPT; [ $SUPERCARGO_ATTEMPT -gt 1 ] || sleep 600"]});
@@ -49,14 +43,14 @@ async fn an_engine_that_dies_under_a_task_is_a_platform_failure_that_is_tried_ag
     for id in [&again, &once] {
         service.until_state(id, "running").await;
     }
-    own.kill();
+    own.crash().await;
     until("the condition shows", Duration::from_secs(20), async || {
         let task = service.task(&again).await;
         assert_eq!(task["state"], "running", "{task:#}");
         task["conditions"].as_array()?.iter().any(|it| it["type"] == "target_unavailable").then_some(())
     })
     .await;
-    own.restart().await;
+    own.run().await;
     let task = service.ended(&again).await;
     assert_eq!((&task["state"], &task["attempt"]), (&json!("succeeded"), &json!(2)), "{task:#}");
     assert_eq!(task["attempts"][0]["failure"]["reason"], "node_lost", "{task:#}");

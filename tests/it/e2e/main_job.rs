@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use crate::support::engine;
+use crate::support::containers;
 use crate::support::service::Service;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_counts_words_and_hands_back_json_and_a_file() {
-    if !engine::available() {
+    if !containers::available().await {
         return;
     }
     let service = Service::start().await;
@@ -32,12 +32,12 @@ async fn a_task_counts_words_and_hands_back_json_and_a_file() {
     assert_eq!(result["sorted"]["size"], 6);
     let events = service.request("GET", &format!("/tasks/{id}/events"), None).await.text();
     assert!(events.contains("started"), "{events}");
-    engine::assert_nothing_left(&id).await;
+    containers::gone(&id).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_end_has_its_state_and_its_reason() {
-    if !engine::available() {
+    if !containers::available().await {
         return;
     }
     let service = Service::start().await;
@@ -81,7 +81,7 @@ async fn every_end_has_its_state_and_its_reason() {
         if let Some(code) = code {
             assert_eq!(task["exit_code"], *code, "{spec}: {task:#}");
         }
-        engine::assert_nothing_left(id).await;
+        containers::gone(id).await;
     }
     let failed = service.task(&ids[0]).await;
     assert_eq!(failed["failure"]["log_tail"], json!(["bad"]));
@@ -90,7 +90,7 @@ async fn every_end_has_its_state_and_its_reason() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_works_in_every_state() {
-    if !engine::available() {
+    if !containers::available().await {
         return;
     }
     let service = Service::start().await;
@@ -101,7 +101,7 @@ async fn a_cancel_works_in_every_state() {
     assert_eq!(service.request("POST", &cancel, None).await.status, 202);
     let task = service.ended(&running).await;
     assert_eq!((&task["state"], &task["failure"]["reason"]), (&json!("cancelled"), &json!("cancelled")));
-    engine::assert_nothing_left(&running).await;
+    containers::gone(&running).await;
     assert_eq!(service.request("POST", &cancel, None).await.status, 202);
     assert_eq!(service.task(&running).await["state"], "cancelled");
 
@@ -110,13 +110,13 @@ async fn a_cancel_works_in_every_state() {
         let id = service.submit(sleep.clone()).await;
         assert_eq!(service.request("POST", &format!("/tasks/{id}/cancel"), None).await.status, 202);
         assert_eq!(service.ended(&id).await["state"], "cancelled");
-        engine::assert_nothing_left(&id).await;
+        containers::gone(&id).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_followed_log_comes_while_the_task_runs_and_ends_with_it() {
-    if !engine::available() {
+    if !containers::available().await {
         return;
     }
     let service = Service::start().await;
@@ -125,13 +125,14 @@ async fn a_followed_log_comes_while_the_task_runs_and_ends_with_it() {
             "command": ["sh", "-c", "echo first; while [ ! -e /tmp/go ]; do usleep 20000; done; echo last"],
             "timeouts": {"run": "30s"}}))
         .await;
-    let followed = service.request("GET", &format!("/tasks/{id}/logs?follow=true"), None);
+    let follow = format!("/tasks/{id}/logs?follow=true");
+    let followed = service.request("GET", &follow, None);
     let released = async {
         crate::support::until("the first line is readable", std::time::Duration::from_secs(20), async || {
             (service.log(&id).await == "first\n").then_some(())
         })
         .await;
-        engine::exec(&id, &["touch", "/tmp/go"]).await;
+        containers::exec(&id, &["touch", "/tmp/go"]).await;
     };
     let (followed, ()) = tokio::join!(followed, released);
     assert_eq!(followed.text(), "first\nlast\n");

@@ -1,8 +1,9 @@
 //! What the tests share.
 
+pub mod containers;
 pub mod database;
-//pub mod engine;
-//pub mod service;
+pub mod engine;
+pub mod service;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -57,4 +58,19 @@ pub fn postmaster(data_dir: &Path) -> Option<rustix::process::Pid> {
 pub fn skip(why: &str) {
     assert!(std::env::var_os("CI").is_none(), "{why}");
     eprintln!("skipped: {why}");
+}
+
+/// Longer than anything takes on a busy machine: passing it is a failure.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The result, or a failure if it takes longer than anything should.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .unwrap_or_else(|_| panic!("{what}: nothing within {PATIENCE:?}"))
+}
+
+/// Asks until the answer is yes.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    until(what, PATIENCE, async || holds().await.then_some(())).await;
 }

@@ -3,9 +3,15 @@
 pub(in crate::api) mod cancel_task;
 pub(in crate::api) mod document;
 pub(in crate::api) mod get_task;
+pub(in crate::api) mod get_task_logs;
+pub(in crate::api) mod get_task_output;
+pub(in crate::api) mod get_task_result;
+pub(in crate::api) mod list_task_events;
+pub(in crate::api) mod list_task_outputs;
 pub(in crate::api) mod list_tasks;
 mod submission;
 pub(in crate::api) mod submit_task;
+pub(in crate::api) mod submit_tasks;
 mod view;
 mod wait;
 

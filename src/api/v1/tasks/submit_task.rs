@@ -135,8 +135,11 @@ pub(in crate::api) async fn submit_task(
         None if replayed => Json(Task::whole(&app, record).await?).into_response(),
         None => {
             let location = app.public_url.location(&path_of(id));
-            let location = HeaderValue::try_from(location).map(|it| [(header::LOCATION, it)]).ok();
-            (StatusCode::CREATED, location, Json(Task::brief(&app, record).await)).into_response()
+            let location = HeaderValue::try_from(location).map(|it| (header::LOCATION, it));
+            let task = Json(Task::brief(&app, record).await);
+            let mut response = (StatusCode::CREATED, task).into_response();
+            response.headers_mut().extend(location);
+            response
         }
     };
     if replayed {

@@ -80,7 +80,7 @@ fn see_again(app: &Shared, task: TaskId, wait: Duration) -> Response {
 
 /// How a terminal task ended: 200, or 424 with the whole task and what went wrong. Never 5xx: clients send
 /// a request again for that.
-pub(super) async fn outcome(app: &Shared, record: TaskRecord) -> Result<Response, Problem> {
+async fn outcome(app: &Shared, record: TaskRecord) -> Result<Response, Problem> {
     match record.state {
         TaskState::Failed | TaskState::Cancelled => Err(failed(app, record).await?),
         _ => Ok(Json(Task::whole(app, record).await?).into_response()),
