@@ -184,7 +184,10 @@ declare
     part text;
 begin
     foreach parent in array array['task_specs', 'ended_tasks', 'attempts', 'outputs', 'task_events', 'log_chunks'] loop
-        execute format('create table if not exists %I partition of %I default', parent || '_default', parent);
+        part := parent || '_default';
+        if to_regclass(part) is null then
+            execute format('create table %I partition of %I default', part, parent);
+        end if;
         week := date_trunc('week', since at time zone 'UTC');
         while week <= until at time zone 'UTC' loop
             part := parent || to_char(week, '"_y"IYYY"w"IW');

@@ -1,15 +1,31 @@
 //! Supercargo runs containers for pipelines: it takes tasks over HTTP, runs them on Docker, and keeps
 //! their logs, exit codes and outputs.
-pub mod clock;
+//!
+//! In reading order: `domain` decides, `store` and `runner` reach Postgres and the engines, `worker`,
+//! `scheduler` and `maintenance` do what was decided, `api` and `cli` are what people see, `app` puts it
+//! together. ARCHITECTURE.md tells the rest.
+
 pub mod domain;
 pub mod ids;
+
+pub mod runner;
+pub mod store;
+
 pub mod logs;
-pub mod loops;
 pub mod maintenance;
 pub mod outputs;
-pub mod postgres;
-pub mod runner;
 pub mod scheduler;
-pub mod store;
-pub mod wake;
 pub mod worker;
+
+pub mod api;
+pub mod auth;
+pub mod cli;
+
+pub mod app;
+pub mod clock;
+pub mod config;
+pub mod loops;
+pub mod postgres;
+pub mod shutdown;
+pub mod telemetry;
+pub mod wake;

@@ -81,7 +81,7 @@ mod tests {
                 2 => Ok(Next::AtOnce),
                 _ => {
                     stop.cancel();
-                    Ok(Next::After(Duration::from_secs(3_600)))
+                    Ok(Next::After(Duration::from_hours(1)))
                 }
             }
         })

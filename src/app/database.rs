@@ -11,7 +11,7 @@ use crate::postgres::{Embedded, Watch};
 use crate::store::{self, NewToken, Prepared, Store};
 
 /// How long a start waits for a database that does not answer yet.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
 pub(super) enum Database {
@@ -24,8 +24,8 @@ impl Database {
         if let Some(url) = &config.database.url {
             return Ok(Self::Named(url.expose().to_owned()));
         }
-        let embedded = Embedded::start(&config.data_dir).await.context("start the private Postgres")?;
-        tracing::info!(pid = embedded.pid(), adopted = embedded.is_adopted(), "the private postgres is up");
+        let embedded =
+            Embedded::start(&config.data_dir).await.context("start the private Postgres")?;
         Ok(Self::Private(embedded.watch(&CancellationToken::new())))
     }
 
@@ -60,7 +60,11 @@ pub(super) async fn prepare(store: &Store, admin: Option<&NewToken>) -> anyhow::
         match store.prepare(admin).await {
             Ok(prepared) => {
                 let migrated = prepared.migrated;
-                tracing::info!(applied = migrated.applied, version = migrated.version, "the schema is up to date");
+                tracing::info!(
+                    applied = migrated.applied,
+                    version = migrated.version,
+                    "the schema is up to date"
+                );
                 return Ok(prepared);
             }
             Err(error) if error.is_transient() && Instant::now() < give_up => {

@@ -17,7 +17,10 @@ pub(super) fn worker_id(data_dir: &Path) -> io::Result<WorkerId> {
         Ok(text) => text.trim().parse().map_err(|_| {
             io::Error::new(
                 io::ErrorKind::InvalidData,
-                format!("{} does not hold an id: remove it if no service uses this directory", path.display()),
+                format!(
+                    "{} does not hold an id: remove it if no service uses this directory",
+                    path.display()
+                ),
             )
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

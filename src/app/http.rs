@@ -13,7 +13,9 @@ use tokio_util::task::TaskTracker;
 
 pub(super) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
-        format!("listen on {address}: is another service there? Choose another address with --listen")
+        format!(
+            "listen on {address}: is another service there? Choose another address with --listen"
+        )
     })
 }
 
@@ -42,7 +44,12 @@ pub(super) async fn serve(
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, header_timeout: Duration, stop: CancellationToken) {
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    header_timeout: Duration,
+    stop: CancellationToken,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "small answers may be late");
     }

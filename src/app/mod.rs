@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{self, AppState, Lifecycle};
-use crate::auth::{AdminToken, Authenticator};
+use crate::auth::{self, AdminToken, Authenticator};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Role};
 use crate::domain::spec;
@@ -131,17 +131,34 @@ impl App {
         address: SocketAddr,
         database: &Database,
     ) -> anyhow::Result<Self> {
-        let admin = config.auth.enabled.then(|| AdminToken::open(&config)).transpose()?;
+        let admin = config
+            .auth
+            .enabled
+            .then(|| AdminToken::load(&config.data_dir, config.auth.admin_token_file.as_deref()))
+            .transpose()?;
         let store = Store::open(&database.settings(&config))?;
-        let prepared = database::prepare(&store, admin.as_ref().map(AdminToken::new_token).as_ref()).await?;
+        let prepared =
+            database::prepare(&store, admin.as_ref().map(AdminToken::new_token).as_ref()).await?;
         let wake = Wake::default();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let objects = FolderStore::open(config.data_dir.join("objects")).context("open the object store")?;
+        let objects =
+            FolderStore::open(config.data_dir.join("objects")).context("open the object store")?;
         let tracker = TaskTracker::new();
         let loops_stop = CancellationToken::new();
         let needs_targets = config.has_role(Role::Worker);
-        let targets = if needs_targets { targets::connect(&config, prepared.installation)? } else { Targets::new() };
-        let parts = Parts { config: &config, store: &store, wake: &wake, clock: &clock, objects: &objects };
+        let targets = if needs_targets {
+            targets::connect(&config, prepared.installation)?
+        } else {
+            Targets::new()
+        };
+        let parts = Parts {
+            config: &config,
+            store: &store,
+            wake: &wake,
+            clock: &clock,
+            objects: &objects,
+            admin: admin.as_ref(),
+        };
 
         processes::spawn(&tracker, &loops_stop, &store, &wake);
         if config.has_role(Role::Scheduler) {
@@ -157,7 +174,13 @@ impl App {
         let (http_stop, http) = (CancellationToken::new(), TaskTracker::new());
         if config.has_role(Role::Api) {
             let router = api::router(parts.api_state(&lifecycle));
-            http.spawn(http::serve(listener, router, config.http.header_timeout, http_stop.clone(), http.clone()));
+            http.spawn(http::serve(
+                listener,
+                router,
+                config.http.header_timeout,
+                http_stop.clone(),
+                http.clone(),
+            ));
         }
         files::write_service(&config.data_dir, address).context("write service.json")?;
         Ok(Self {
@@ -249,6 +272,7 @@ struct Parts<'a> {
     wake: &'a Wake,
     clock: &'a Arc<dyn Clock>,
     objects: &'a FolderStore,
+    admin: Option<&'a AdminToken>,
 }
 
 impl Parts<'_> {
@@ -262,7 +286,8 @@ impl Parts<'_> {
             let scheduler = scheduler.clone();
             async move { scheduler.tick().await }
         }));
-        let keep = SignedDuration::try_from(self.config.retention.tasks).unwrap_or(SignedDuration::MAX);
+        let keep =
+            SignedDuration::try_from(self.config.retention.tasks).unwrap_or(SignedDuration::MAX);
         let retention = Arc::new(Retention {
             store: self.store.clone(),
             clock: Arc::clone(self.clock),
@@ -314,8 +339,10 @@ impl Parts<'_> {
 
     fn api_state(&self, lifecycle: &Lifecycle) -> AppState {
         let config = self.config;
-        let authenticator =
-            if config.auth.enabled { Authenticator::new(self.store.clone()) } else { Authenticator::off() };
+        let mode = match self.admin {
+            Some(admin) => auth::Mode::On { hint: admin.hint() },
+            None => auth::Mode::Off,
+        };
         AppState {
             store: self.store.clone(),
             wake: self.wake.clone(),
@@ -336,7 +363,7 @@ impl Parts<'_> {
                 env_value_bytes: config.limits.env_value,
                 files_bytes: config.limits.files,
             }),
-            auth: authenticator,
+            auth: Authenticator::new(self.store.clone(), mode),
             logs: Arc::new(LogReader::new(self.store.clone(), self.wake.clone())),
             objects: Arc::new(self.objects.clone()),
             metrics: Arc::new(telemetry::render_metrics),
@@ -352,7 +379,11 @@ fn worker_settings(config: &Config) -> worker::Settings {
         heartbeat: config.worker.heartbeat,
         lease: config.worker.lease,
         poll: config.worker.poll,
-        log: pump::Limits { log_bytes: config.limits.log, chunk_bytes: config.logs.chunk, linger: config.logs.flush },
+        log: pump::Limits {
+            log_bytes: config.limits.log,
+            chunk_bytes: config.logs.chunk,
+            linger: config.logs.flush,
+        },
         output_json_bytes: config.limits.output_json as u64,
         output_file_bytes: config.limits.output_file,
     }

@@ -20,12 +20,11 @@ pub(super) fn names() -> Vec<String> {
 pub(super) fn connect(config: &Config, installation: InstallationId) -> anyhow::Result<Targets> {
     let docker = DockerRunner::new(DockerConfig {
         host: config.docker.host.clone(),
-        installation,
         log_max_bytes: config.limits.log,
-        ..DockerConfig::default()
+        ..DockerConfig::new(installation)
     })
     .context("the target \"local\"")?;
-    let simulated = FakeRunner::new(FakeEngine::default());
+    let simulated = FakeRunner::new(FakeEngine::new(SIMULATED), installation);
     Ok(Targets::from([
         (LOCAL.to_owned(), Arc::new(docker) as Arc<_>),
         (SIMULATED.to_owned(), Arc::new(simulated) as Arc<_>),

@@ -87,6 +87,9 @@ reasons! {
     RegistryTransient "registry_transient" Platform Platform;
     /// The backend refused the sandbox.
     CreateConfigError "create_config_error" User Never;
+    /// The engine made it and could not start it, for a reason of its own or one that it does not tell
+    /// from those. It never ran.
+    StartError "start_error" Platform Platform;
     /// No room for it before its timer passed.
     Unschedulable "unschedulable" Platform Platform;
     /// Put out by its node for want of resources.

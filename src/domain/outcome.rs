@@ -148,9 +148,7 @@ pub fn judge(
         ExitStatus::StartFailed { code: 126, message } => {
             failed(Reason::CommandNotExecutable, message.clone())
         }
-        ExitStatus::StartFailed { message, .. } => {
-            failed(Reason::CreateConfigError, message.clone())
-        }
+        ExitStatus::StartFailed { message, .. } => failed(Reason::StartError, message.clone()),
         ExitStatus::EngineStopped { .. } => {
             failed(Reason::NodeLost, "the engine stopped while the container ran".to_owned())
         }

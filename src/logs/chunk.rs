@@ -187,7 +187,9 @@ mod tests {
 
     fn packed(frames: &[LogFrame]) -> StoredChunk {
         let mut builder = Builder::default();
-        frames.iter().for_each(|it| builder.push(it));
+        for it in frames {
+            builder.push(it);
+        }
         stored(builder.take("main", 0, 0))
     }
 
@@ -205,7 +207,8 @@ mod tests {
         #[test]
         fn frames_come_back_as_they_were(frames in proptest::collection::vec(any_frame(), 0..50)) {
             let chunk = packed(&frames);
-            prop_assert_eq!(chunk.byte_len as usize, frames.iter().map(|it| it.bytes.len()).sum::<usize>());
+            let bytes: usize = frames.iter().map(|it| it.bytes.len()).sum();
+            prop_assert_eq!(usize::try_from(chunk.byte_len).unwrap(), bytes);
             prop_assert_eq!(unpack(&chunk).unwrap(), frames);
         }
 

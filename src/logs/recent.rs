@@ -159,7 +159,9 @@ mod tests {
         fn a_fast_log_repeats_nothing(count in 1_usize..10_000) {
             let mut recent = Recent::default();
             let log: Vec<_> = (0..count).map(|n| frame(i64::try_from(n).unwrap(), "x\n")).collect();
-            log.iter().for_each(|it| recent.add(it));
+            for it in &log {
+                recent.add(it);
+            }
             let (since, mut skip) = recent.resume();
             let again = log.iter().filter(|it| it.at >= since.unwrap());
             prop_assert!(again.into_iter().all(|it| skip.is_known(it)));

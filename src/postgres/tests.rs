@@ -151,7 +151,7 @@ async fn start_waits_for_the_busy_backends_of_a_killed_postmaster() {
         .unwrap();
     // A backend that computes does not notice that its postmaster is gone, and holds the shared memory.
     let cluster = embedded.cluster.clone();
-    let busy = tokio::spawn(async move {
+    let busy = spawn(async move {
         query(
             &cluster,
             "do $$ declare began timestamptz := clock_timestamp(); \
@@ -314,4 +314,11 @@ fn connection_url_survives_odd_characters_in_the_path() {
         endpoint.connection_url(),
         "postgres:///supercargo?host=/tmp/a%20b%26c%25&port=5432&user=supercargo&sslmode=disable"
     );
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test awaits it")]
+fn spawn<T: Send + 'static>(
+    task: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(task)
 }

@@ -19,7 +19,9 @@
 //!   last as long as the sandbox, and the pull, which `timeouts.pull` bounds.
 //! - **Errors are classified by status and typed reason**, never by message text.
 
-//pub mod fake;
+#[cfg(feature = "docker")]
+pub mod docker;
+pub mod fake;
 pub mod naming;
 mod types;
 
@@ -70,7 +72,8 @@ pub trait Runner: fmt::Debug + Send + Sync + 'static {
     async fn wait(&self, key: &SandboxKey, handle: &Handle) -> Result<ExitReport, WaitError>;
 
     /// The log from the frames of `since` (nanoseconds since the epoch, inclusive) on, in the engine's
-    /// order, which is the same at each reading. Followed, it ends after the exit.
+    /// order, which is the same at each reading. Followed, it ends after the exit, and may lack its very
+    /// end (Docker leaves out a last line without a line end): it is whole when read without `follow`.
     fn logs(
         &self,
         handle: &Handle,

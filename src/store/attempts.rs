@@ -72,14 +72,14 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         let attempt_no = sqlx::query_scalar!(
             "update live_tasks
-             set state = 'running', started_at = coalesce(started_at, $3), handle = $4,
+             set state = 'running', started_at = coalesce(started_at, $3), handle = $4::text::json,
                  image_digest = coalesce($5, image_digest)
              where task_id = $1 and fence = $2
              returning attempt_no",
             task.uuid(),
             fence.0,
             sql(started_at),
-            handle,
+            document(handle)?,
             image_digest,
         )
         .fetch_optional(&mut *transaction)
@@ -151,6 +151,7 @@ async fn end_task(
 ) -> Result<Recorded, Error> {
     let failure = end.outcome.failure.as_ref().map(document).transpose()?;
     let seals = document(&end.seals)?;
+    let handle = end.handle.as_ref().map(document).transpose()?;
     let gone = sqlx::query_scalar!(
         r#"
         with gone as (
@@ -160,12 +161,12 @@ async fn end_task(
                 (task_id, attempt_no, attempt_id, state, exit_code, failure, target, engine_id, worker_id,
                  handle, image_digest, keep_sandbox, log, queued_at, claimed_at, started_at, finished_at)
             select task_id, attempt_no, attempt_id, $3, $4, $5::text::json, target, engine_id, worker_id,
-                   coalesce(handle, $10), coalesce(image_digest, $11), $6, $7::text::json, queued_at, claimed_at, coalesce(started_at, $8), $9
+                   coalesce(handle, $10::text::json), coalesce(image_digest, $11), $6, $7::text::json, queued_at, claimed_at, coalesce($8, started_at), $9
             from gone
         ), ended as (
             insert into ended_tasks
                 (task_id, state, attempt_no, exit_code, failure, queued_at, started_at, finished_at)
-            select task_id, $3, attempt_no, $4, $5::text::json, queued_at, coalesce(started_at, $8), $9
+            select task_id, $3, attempt_no, $4, $5::text::json, queued_at, coalesce($8, started_at), $9
             from gone
         )
         select count(*) as "count!" from gone
@@ -179,7 +180,7 @@ async fn end_task(
         seals,
         opt_sql(end.started_at) as _,
         sql(end.finished_at),
-        end.handle,
+        handle,
         end.image_digest,
     )
     .fetch_one(connection)
@@ -196,13 +197,14 @@ async fn requeue(
 ) -> Result<Recorded, Error> {
     let failure = end.outcome.failure.as_ref().map(document).transpose()?;
     let seals = document(&end.seals)?;
+    let handle = end.handle.as_ref().map(document).transpose()?;
     sqlx::query!(
         r#"
         insert into attempts
             (task_id, attempt_no, attempt_id, state, exit_code, failure, target, engine_id, worker_id,
              handle, image_digest, keep_sandbox, log, queued_at, claimed_at, started_at, finished_at)
         select task_id, attempt_no, attempt_id, $3, $4, $5::text::json, target, engine_id, worker_id,
-               coalesce(handle, $10), coalesce(image_digest, $11), $6, $7::text::json, queued_at, claimed_at, coalesce(started_at, $8), $9
+               coalesce(handle, $10::text::json), coalesce(image_digest, $11), $6, $7::text::json, queued_at, claimed_at, coalesce($8, started_at), $9
         from live_tasks where task_id = $1 and fence = $2
         "#,
         task.uuid(),
@@ -214,7 +216,7 @@ async fn requeue(
         seals,
         opt_sql(end.started_at) as _,
         sql(end.finished_at),
-        end.handle,
+        handle,
         end.image_digest,
     )
     .execute(&mut *connection)

@@ -6,7 +6,7 @@ pub enum Error {
     /// The database can't be asked now, or gave up on the statement. Whether a write was committed is not
     /// known; asking again later is right.
     #[error("the database can't be asked now: {0}")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(sqlx::Error),
     /// There is a row like this already.
     #[error("the row exists already ({constraint})")]
     Conflict { constraint: String },
@@ -23,7 +23,7 @@ pub enum Error {
     Schema(String),
     /// A fault of ours.
     #[error("a statement failed: {0}")]
-    Statement(#[source] sqlx::Error),
+    Statement(sqlx::Error),
 }
 
 impl Error {
@@ -62,10 +62,12 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// By the classes of SQLSTATE: connection, transaction rollback, resources, operator intervention, and a
-/// server that is a read-only standby for the moment.
+/// By the classes of SQLSTATE: connection, authorisation, transaction rollback, no such database, resources,
+/// operator intervention; and a server that is a read-only standby, or a database that takes no connections,
+/// for the moment.
 fn is_transient(code: &str) -> bool {
-    ["08", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class)) || code == "25006"
+    const CLASSES: [&str; 7] = ["08", "28", "3D", "40", "53", "57", "58"];
+    CLASSES.iter().any(|class| code.starts_with(class)) || matches!(code, "25006" | "55000")
 }
 
 #[cfg(test)]
@@ -75,7 +77,9 @@ mod tests {
     #[test]
     fn what_passes_by_itself_is_told_from_what_does_not() {
         assert!(Error::from(sqlx::Error::PoolTimedOut).is_transient());
-        for code in ["57P01", "57014", "08006", "53300", "40001", "25006"] {
+        for code in
+            ["57P01", "57014", "08006", "53300", "40001", "25006", "28P01", "3D000", "55000"]
+        {
             assert!(is_transient(code), "{code}");
         }
         for code in ["23514", "42P01", "22P02"] {

@@ -82,7 +82,8 @@ async fn prepare(
 
 async fn migrate(connection: &mut PgConnection) -> Result<MigrateReport, Error> {
     let before = applied(connection).await?;
-    MIGRATOR.run(&mut *connection).await.map_err(schema_error)?;
+    // Not `run`: its future is not `Send` for every lifetime, by a limit of the compiler.
+    MIGRATOR.run_direct(None, connection, false).await.map_err(schema_error)?;
     let version = MIGRATOR.iter().map(|it| it.version).max().unwrap_or_default();
     Ok(MigrateReport { applied: applied(connection).await?.saturating_sub(before), version })
 }

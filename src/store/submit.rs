@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::{Error, Store, document, opt_sql, sql};
+use sqlx::PgConnection;
+
+use super::{Error, Store, document, opt_sql, parse_document, sql};
 use crate::domain::spec::{SpecHash, TaskSpec};
 use crate::ids::{AttemptId, RunId, TaskId, TokenId};
 
@@ -41,7 +43,8 @@ impl Store {
     /// Accepts the tasks, all or none. When it returns they are durable.
     ///
     /// A key is stored with its task in one statement: of any number of concurrent requests with the same
-    /// key one makes the task, and the others wait for that commit and find it.
+    /// key one makes the task, and the others wait for that commit and find it. Where one of several keys
+    /// belongs to another request, nothing is stored.
     pub async fn submit(
         &self,
         project: &str,
@@ -53,7 +56,41 @@ impl Store {
         for it in tasks {
             columns.push(it, now)?;
         }
-        let created = sqlx::query_scalar!(
+        if tasks.len() <= 1 || columns.keys.iter().all(Option::is_none) {
+            // Nothing can be half done: the one statement is its own transaction.
+            let mut connection = self.pool.acquire().await?;
+            return submit(&mut connection, project, submitted_by, now, tasks, columns).await;
+        }
+        let mut transaction = self.pool.begin().await?;
+        let submitted =
+            submit(&mut transaction, project, submitted_by, now, tasks, columns).await?;
+        if let Some(reused) = submitted.iter().find(|it| matches!(it, Submitted::KeyReused(_))) {
+            transaction.rollback().await?;
+            return Ok(vec![*reused; tasks.len()]);
+        }
+        transaction.commit().await?;
+        Ok(submitted)
+    }
+
+    /// The validated document of a task, as it was stored.
+    pub async fn find_spec(&self, task: TaskId) -> Result<Option<TaskSpec>, Error> {
+        let spec =
+            sqlx::query_scalar!("select spec from task_specs where task_id = $1", task.uuid())
+                .fetch_optional(&self.pool)
+                .await?;
+        spec.map(|it| parse_document("spec", it)).transpose()
+    }
+}
+
+async fn submit(
+    connection: &mut PgConnection,
+    project: &str,
+    submitted_by: Option<TokenId>,
+    now: Timestamp,
+    tasks: &[NewTask],
+    columns: Columns,
+) -> Result<Vec<Submitted>, Error> {
+    let created = sqlx::query_scalar!(
             r#"
             with input as (
                 select * from unnest(
@@ -97,53 +134,51 @@ impl Store {
             submitted_by.map(TokenId::uuid) as _,
             sql(now),
         )
-        .fetch_all(&self.pool)
+        .fetch_all(&mut *connection)
         .await?;
-        if created.len() == tasks.len() {
-            return Ok(vec![Submitted::Created; tasks.len()]);
-        }
-        let created: std::collections::HashSet<_> = created.into_iter().collect();
-        let known = self.keyed_tasks(project, &columns.keys).await?;
-        tasks
-            .iter()
-            .map(|it| {
-                if created.contains(&it.task.uuid()) {
-                    return Ok(Submitted::Created);
-                }
-                let before = it.key.as_ref().and_then(|key| Some((key, known.get(&key.key)?)));
-                match before {
-                    Some((key, (task, fingerprint))) if *fingerprint == key.fingerprint => {
-                        Ok(Submitted::Replayed(*task))
-                    }
-                    Some((_, (task, _))) => Ok(Submitted::KeyReused(*task)),
-                    None => Err(Error::Corrupt(format!(
-                        "task {} was neither stored nor a replay",
-                        it.task
-                    ))),
-                }
-            })
-            .collect()
+    if created.len() == tasks.len() {
+        return Ok(vec![Submitted::Created; tasks.len()]);
     }
+    let created: std::collections::HashSet<_> = created.into_iter().collect();
+    let known = keyed_tasks(connection, project, &columns.keys).await?;
+    tasks
+        .iter()
+        .map(|it| {
+            if created.contains(&it.task.uuid()) {
+                return Ok(Submitted::Created);
+            }
+            let before = it.key.as_ref().and_then(|key| Some((key, known.get(&key.key)?)));
+            match before {
+                Some((key, (task, fingerprint))) if *fingerprint == key.fingerprint => {
+                    Ok(Submitted::Replayed(*task))
+                }
+                Some((_, (task, _))) => Ok(Submitted::KeyReused(*task)),
+                None => {
+                    Err(Error::Corrupt(format!("task {} was neither stored nor a replay", it.task)))
+                }
+            }
+        })
+        .collect()
+}
 
-    async fn keyed_tasks(
-        &self,
-        project: &str,
-        keys: &[Option<String>],
-    ) -> Result<HashMap<String, (TaskId, Vec<u8>)>, Error> {
-        let keys: Vec<String> = keys.iter().flatten().cloned().collect();
-        let rows = sqlx::query!(
-            "select key, task_id, fingerprint from idempotency_keys
+async fn keyed_tasks(
+    connection: &mut PgConnection,
+    project: &str,
+    keys: &[Option<String>],
+) -> Result<HashMap<String, (TaskId, Vec<u8>)>, Error> {
+    let keys: Vec<String> = keys.iter().flatten().cloned().collect();
+    let rows = sqlx::query!(
+        "select key, task_id, fingerprint from idempotency_keys
              where kind = 'task' and project = $1 and key = any($2)",
-            project,
-            &keys
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        Ok(rows
-            .into_iter()
-            .map(|it| (it.key, (TaskId::from_uuid(it.task_id), it.fingerprint)))
-            .collect())
-    }
+        project,
+        &keys
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|it| (it.key, (TaskId::from_uuid(it.task_id), it.fingerprint)))
+        .collect())
 }
 
 #[derive(Default)]

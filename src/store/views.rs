@@ -148,6 +148,15 @@ impl Store {
         row.map(Row::into_record).transpose()
     }
 
+    /// Those of the tasks that there are, in no order.
+    pub async fn find_tasks(&self, tasks: &[TaskId]) -> Result<Vec<TaskRecord>, Error> {
+        let tasks: Vec<_> = tasks.iter().map(|it| it.uuid()).collect();
+        let mut query = QueryBuilder::<Postgres>::new(COLUMNS);
+        query.push(" and s.task_id = any(").push_bind(tasks).push(")");
+        let rows: Vec<Row> = query.build_query_as().fetch_all(&self.pool).await?;
+        rows.into_iter().map(Row::into_record).collect()
+    }
+
     pub async fn list_tasks(&self, filter: &TaskFilter) -> Result<Vec<TaskRecord>, Error> {
         let mut query = QueryBuilder::<Postgres>::new(COLUMNS);
         push_states(&mut query, &filter.states);

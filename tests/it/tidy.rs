@@ -53,7 +53,9 @@ fn uses(code: &str) -> Vec<String> {
             };
             names
                 .into_iter()
-                .map(|it| it.trim().chars().take_while(|it| it.is_alphanumeric() || *it == '_').collect())
+                .map(|it| {
+                    it.trim().chars().take_while(|it| it.is_alphanumeric() || *it == '_').collect()
+                })
                 .collect::<Vec<String>>()
         })
         .collect();
@@ -96,7 +98,8 @@ fn dependencies_point_one_way() {
         }
         let allowed = MAY_USE.iter().find(|(name, _)| *name == module);
         let Some((_, allowed)) = allowed else {
-            faults.push(format!("{path}: module {module:?} is not in MAY_USE: say what it may use"));
+            faults
+                .push(format!("{path}: module {module:?} is not in MAY_USE: say what it may use"));
             continue;
         };
         for used in uses(&code(&text)) {
@@ -124,14 +127,17 @@ fn each_library_has_one_home() {
         let code = code(&text);
         for (library, homes) in homes {
             // `jiff_sqlx::` is another library.
-            let named = code.match_indices(library).any(|(at, _)| {
-                !code[..at].ends_with(|it: char| it.is_alphanumeric() || it == '_')
-            });
+            let named = code
+                .match_indices(library)
+                .any(|(at, _)| !code[..at].ends_with(|it: char| it.is_alphanumeric() || it == '_'));
             if named && !homes.contains(&module(&path)) {
                 faults.push(format!("{path}: {library} belongs to {}", homes.join(", ")));
             }
         }
-        if path.starts_with("src/runner/") && !path.starts_with("src/runner/docker") && code.contains("bollard::") {
+        if path.starts_with("src/runner/")
+            && !path.starts_with("src/runner/docker")
+            && code.contains("bollard::")
+        {
             faults.push(format!("{path}: bollard:: belongs to runner/docker"));
         }
     }
@@ -146,7 +152,10 @@ fn the_domain_is_pure() {
             continue;
         }
         let code = code(&text);
-        for word in ["async ", ".await", "tokio", "now()", "std::fs", "std::net", "std::env", "rand", "println"] {
+        for word in [
+            "async ", ".await", "tokio", "now()", "std::fs", "std::net", "std::env", "rand",
+            "println",
+        ] {
             if code.contains(word) {
                 faults.push(format!("{path}: {word:?} has no place in the domain"));
             }

@@ -1,3 +1,5 @@
+#![expect(clippy::wildcard_enum_match_arm, reason = "what is not named reads as it is")]
+
 use proptest::prelude::*;
 
 use super::*;

@@ -26,6 +26,9 @@ impl Fault {
     }
 }
 
+/// Nobody reads more: a body of megabytes must not make an answer of gigabytes.
+const FAULTS: usize = 1_000;
+
 /// Takes the fields of one JSON object. A field that nobody asked for is a fault at the end.
 #[derive(Debug)]
 pub struct ObjectReader<'a> {
@@ -175,6 +178,9 @@ impl<'a> ObjectReader<'a> {
     /// Reports the fields that nobody asked for.
     pub fn finish(self) {
         for key in self.fields.keys() {
+            if self.faults.len() >= FAULTS {
+                return;
+            }
             if !self.known.contains(&key.as_str()) {
                 let pointer = format!("{}/{}", self.pointer, escape(key));
                 let hint = suggest(key, &self.known);
@@ -207,10 +213,13 @@ fn wrong_type(pointer: String, wanted: &str, got: &Value) -> Fault {
 
 /// `: did you mean "command"?`, or nothing where no candidate is near.
 pub fn suggest(word: &str, candidates: &[&str]) -> String {
+    let most = |it: &str| (it.len().min(word.len()) / 3).max(1);
     candidates
         .iter()
+        // Words of so different a length can't be near, and comparing long ones takes long.
+        .filter(|it| it.len().abs_diff(word.len()) <= 4 * most(it))
         .map(|it| (strsim::damerau_levenshtein(word, it), it))
-        .filter(|(distance, it)| *distance <= (it.len().min(word.len()) / 3).max(1))
+        .filter(|(distance, it)| *distance <= most(it))
         .min()
         .map(|(_, it)| format!(": did you mean {it:?}?"))
         .unwrap_or_default()

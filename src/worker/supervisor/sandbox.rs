@@ -63,8 +63,11 @@ impl Supervisor<'_> {
                 self.apply(Event::AnswerLost);
                 self.engine_is_silent(&why).await
             }
-            // The next turn says why: a request to stop, or our own end.
-            Err(LaunchError::Cancelled) if self.stop.borrow().is_some() => Ok(()),
+            // A request to stop: what was made until then has to be found and removed.
+            Err(LaunchError::Cancelled) if self.stop.borrow().is_some() => {
+                self.apply(Event::AnswerLost);
+                Ok(())
+            }
             Err(LaunchError::Cancelled) => Err(Quit::Detached),
             Err(LaunchError::Unavailable(why)) => {
                 // Certainly not started: whoever can reach an engine may have it.

@@ -7,7 +7,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::exit::ExitReport;
+use super::exit::{ExitReport, ExitStatus};
 use super::failure::{Failure, Reason};
 use super::outcome::{Outcome, StopReason};
 use super::spec::Timeouts;
@@ -218,8 +218,9 @@ impl Attempt {
 
     /// Whether a container of this attempt may have run.
     pub fn may_have_started(&self) -> bool {
-        match self.sandbox {
-            Sandbox::Unknown | Sandbox::Running | Sandbox::Exited(_) => true,
+        match &self.sandbox {
+            Sandbox::Exited(report) => !matches!(report.status, ExitStatus::StartFailed { .. }),
+            Sandbox::Unknown | Sandbox::Running => true,
             Sandbox::Absent | Sandbox::Created => self.started_at.is_some(),
         }
     }
@@ -308,9 +309,8 @@ impl Attempt {
         match &sandbox {
             Sandbox::Exited(report) => {
                 self.phase = Phase::Finishing;
-                if let Some(at) = report.started_at {
-                    self.started_at.get_or_insert(at);
-                }
+                // The engine's clock for both ends: the time it ran for is never negative.
+                self.started_at = report.started_at.or(self.started_at);
             }
             Sandbox::Running => self.phase = Phase::Running,
             Sandbox::Unknown | Sandbox::Absent | Sandbox::Created => {}

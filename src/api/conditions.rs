@@ -1,0 +1,105 @@
+//! Why a task that is not over does not go on: computed from what workers say, never stored.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::Serialize;
+use tokio::sync::Mutex;
+use utoipa::ToSchema;
+
+use crate::store::{self, Store, TargetHealth, TaskRecord, WorkerTargets};
+
+/// Something that holds a live task up. It is not an end: the task goes on when it has passed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(super) struct Condition {
+    /// `target_unavailable`, `no_worker` or `retrying`.
+    #[serde(rename = "type")]
+    #[schema(examples("target_unavailable"))]
+    kind: &'static str,
+    #[schema(examples("target \"local\" can't be asked: connection refused"))]
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
+    /// The next attempt does not start before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_before: Option<Timestamp>,
+}
+
+/// What the live workers say of their targets, asked for at most once a second.
+#[derive(Debug)]
+pub(super) struct LiveTargets {
+    store: Store,
+    lease: Duration,
+    cached: Mutex<Option<(Instant, Arc<Vec<WorkerTargets>>)>>,
+}
+
+const FRESH: Duration = Duration::from_secs(1);
+
+impl LiveTargets {
+    pub(super) fn new(store: Store, lease: Duration) -> Self {
+        Self { store, lease, cached: Mutex::new(None) }
+    }
+
+    pub(super) async fn load(&self) -> Result<Arc<Vec<WorkerTargets>>, store::Error> {
+        // Held over the query: one asks, the others wait for that answer.
+        let mut cached = self.cached.lock().await;
+        if let Some((since, workers)) = &*cached
+            && since.elapsed() < FRESH
+        {
+            return Ok(Arc::clone(workers));
+        }
+        let workers = Arc::new(self.store.live_targets(self.lease.as_secs_f64()).await?);
+        *cached = Some((Instant::now(), Arc::clone(&workers)));
+        Ok(workers)
+    }
+
+    /// The conditions of a task. They are help, not data: without an answer there are none.
+    pub(super) async fn conditions(&self, task: &TaskRecord, now: Timestamp) -> Vec<Condition> {
+        if task.state.is_terminal() {
+            return Vec::new();
+        }
+        match self.load().await {
+            Ok(workers) => conditions(task, &workers, now),
+            Err(error) => {
+                tracing::debug!(%error, "the targets of the workers can't be read");
+                Vec::new()
+            }
+        }
+    }
+}
+
+pub(super) fn conditions(
+    task: &TaskRecord,
+    workers: &[WorkerTargets],
+    now: Timestamp,
+) -> Vec<Condition> {
+    let mut found = Vec::new();
+    let health: Vec<&TargetHealth> = workers.iter().filter_map(|it| it.get(&task.target)).collect();
+    let target = &task.target;
+    if health.is_empty() {
+        found.push(Condition {
+            kind: "no_worker",
+            message: format!("no worker that runs now has the target {target:?}"),
+            since: None,
+            not_before: None,
+        });
+    } else if health.iter().all(|it| !it.ready) {
+        let why = health.iter().find_map(|it| it.why.as_deref()).unwrap_or("it is not ready");
+        found.push(Condition {
+            kind: "target_unavailable",
+            message: format!("target {target:?} can't be asked: {why}"),
+            since: health.iter().filter_map(|it| it.since).max(),
+            not_before: None,
+        });
+    }
+    if let Some(not_before) = task.not_before.filter(|it| *it > now) {
+        found.push(Condition {
+            kind: "retrying",
+            message: format!("attempt {} waits after a failure of the platform", task.attempt_no),
+            since: None,
+            not_before: Some(not_before),
+        });
+    }
+    found
+}

@@ -1,0 +1,114 @@
+//! The HTTP API: reads requests, asks the store, writes answers. It never calls a backend: it writes what
+//! is wanted, and workers see to it.
+
+mod conditions;
+mod docs;
+mod extract;
+mod guard;
+mod observe;
+mod openapi;
+pub mod ports;
+mod problem;
+mod query;
+mod state;
+mod system;
+mod url;
+mod v1;
+
+use std::sync::Arc;
+
+use axum::http::header;
+use axum::routing::get;
+use axum::{Router, middleware};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub use ports::{LogSource, ObjectSource};
+pub use problem::{Problem, ProblemKind};
+pub use state::{AppState, Lifecycle, Settings};
+
+use state::{App, Shared};
+
+/// Every operation there is.
+fn operations() -> OpenApiRouter<App> {
+    use v1::tasks::{
+        cancel_task, get_task, get_task_logs, get_task_output, get_task_result, list_task_events,
+        list_task_outputs, list_tasks, submit_task, submit_tasks,
+    };
+    OpenApiRouter::with_openapi(openapi::base())
+        // Tasks
+        .routes(routes!(submit_task::submit_task, list_tasks::list_tasks))
+        .routes(routes!(submit_tasks::submit_tasks))
+        .routes(routes!(get_task::get_task))
+        .routes(routes!(get_task_logs::get_task_logs))
+        .routes(routes!(get_task_result::get_task_result))
+        .routes(routes!(list_task_outputs::list_task_outputs))
+        .routes(routes!(get_task_output::get_task_output))
+        .routes(routes!(list_task_events::list_task_events))
+        .routes(routes!(cancel_task::cancel_task))
+        // Operators and probes
+        .routes(routes!(system::get_liveness))
+        .routes(routes!(system::get_readiness))
+        .routes(routes!(system::get_version))
+        .routes(routes!(system::get_metrics))
+}
+
+/// The whole service as one router.
+pub fn router(state: AppState) -> Router {
+    observe::describe_metrics();
+    let app: App = Arc::new(Shared::new(state));
+    let (router, mut openapi) = operations().split_for_parts();
+    openapi::finish(&mut openapi);
+    let openapi = bytes::Bytes::from(to_json(&openapi));
+    let description = async move || ([(header::CONTENT_TYPE, "application/json")], openapi.clone());
+    router
+        .route("/openapi.json", get(description))
+        .merge(docs::page())
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(Arc::clone(&app))
+        // The last one added sees a request first:
+        // observe (names it, measures it, writes problems) → catch panics → guard (other web sites) → routes
+        .layer(middleware::from_fn_with_state(app, guard::guard))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(observe::observe))
+}
+
+/// The description of the API, in version 3.1 of the standard.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    let mut openapi = operations().into_openapi();
+    openapi::finish(&mut openapi);
+    openapi
+}
+
+/// The description as it is served and committed.
+pub fn openapi_json() -> String {
+    to_json(&openapi())
+}
+
+fn to_json(openapi: &utoipa::openapi::OpenApi) -> String {
+    let mut text = serde_json::to_string_pretty(openapi).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+async fn no_such_path(uri: axum::http::Uri) -> Problem {
+    let detail = format!("there is nothing at {:?}: the paths are listed at /docs", uri.path());
+    Problem::new(ProblemKind::NotFound, detail)
+}
+
+async fn no_such_method(method: axum::http::Method, uri: axum::http::Uri) -> Problem {
+    let detail = format!(
+        "{:?} does not take {method}: the header \"Allow\" lists what it takes",
+        uri.path()
+    );
+    Problem::new(ProblemKind::MethodNotAllowed, detail)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "as the layer hands it")]
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> axum::response::Response {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+    axum::response::IntoResponse::into_response(Problem::internal(format!("panic: {text}")))
+}

@@ -1,0 +1,128 @@
+//! What handlers work with.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::conditions::LiveTargets;
+use super::ports::{LogSource, ObjectSource};
+use super::url::PublicUrl;
+use crate::auth::Authenticator;
+use crate::clock::Clock;
+use crate::domain::spec::Limits;
+use crate::store::Store;
+use crate::wake::Wake;
+
+/// How the API behaves in this deployment.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Names that requests may call the service by, with or without a port; empty: any name, as long as
+    /// tokens are asked for.
+    pub allowed_hosts: Vec<String>,
+    /// Other web sites whose pages may send requests, such as `https://console.example`.
+    pub allowed_origins: Vec<String>,
+    /// In bytes.
+    pub body_limit: usize,
+    /// Whether `/metrics` answers without a token.
+    pub metrics_open: bool,
+    /// Tasks in one batch.
+    pub batch_limit: usize,
+    /// Where callers find the service, when that is not where it listens.
+    pub public_url: Option<String>,
+    /// A worker that was silent for longer does not count.
+    pub lease: Duration,
+    /// Of this process, for `/readyz`.
+    pub roles: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            body_limit: 8 << 20,
+            metrics_open: false,
+            batch_limit: 1_000,
+            public_url: None,
+            lease: Duration::from_secs(20),
+            roles: Vec::new(),
+        }
+    }
+}
+
+/// How far the process is: told by the one who starts and stops it. All clones are one.
+#[derive(Debug, Clone, Default)]
+pub struct Lifecycle {
+    schema: Arc<AtomicBool>,
+    draining: CancellationToken,
+}
+
+impl Lifecycle {
+    /// The schema is the one that this binary works on.
+    pub fn schema_is_ready(&self) {
+        self.schema.store(true, Ordering::Release);
+    }
+
+    /// No new work should come; requests that wait are answered at once.
+    pub fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    pub(super) fn has_schema(&self) -> bool {
+        self.schema.load(Ordering::Acquire)
+    }
+
+    pub(super) fn draining(&self) -> &CancellationToken {
+        &self.draining
+    }
+}
+
+/// Everything that the API works with.
+#[derive(Clone)]
+pub struct AppState {
+    pub store: Store,
+    pub wake: Wake,
+    pub clock: Arc<dyn Clock>,
+    pub settings: Arc<Settings>,
+    pub limits: Arc<Limits>,
+    pub auth: Authenticator,
+    pub logs: Arc<dyn LogSource>,
+    pub objects: Arc<dyn ObjectSource>,
+    /// The text of `/metrics`.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    pub lifecycle: Lifecycle,
+}
+
+impl std::fmt::Debug for AppState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AppState").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// The state that is shared by all requests.
+pub(super) struct Shared {
+    state: AppState,
+    pub(super) targets: LiveTargets,
+    pub(super) public_url: PublicUrl,
+}
+
+pub(super) type App = Arc<Shared>;
+
+impl Shared {
+    pub(super) fn new(state: AppState) -> Self {
+        let targets = LiveTargets::new(state.store.clone(), state.settings.lease);
+        let public_url = PublicUrl::new(state.settings.public_url.as_deref());
+        Self { state, targets, public_url }
+    }
+}
+
+impl Deref for Shared {
+    type Target = AppState;
+
+    fn deref(&self) -> &AppState {
+        &self.state
+    }
+}

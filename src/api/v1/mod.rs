@@ -1,0 +1,3 @@
+//! Version 1: a folder for each resource, a file for each operation.
+
+pub(super) mod tasks;

@@ -1,0 +1,89 @@
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::view::output_href;
+use crate::api::extract::{Caller, TaskPath, no_such_task};
+use crate::api::problem::{Problem, ProblemDocument};
+use crate::api::query::{Nothing, Params};
+use crate::api::state::{App, Shared};
+use crate::domain::outcome::OutputValue;
+use crate::ids::TaskId;
+use crate::store::OutputRecord;
+
+/// What a task handed back.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::api) struct TaskOutputs {
+    items: Vec<TaskOutput>,
+}
+
+/// One output.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(in crate::api) enum TaskOutput {
+    Json {
+        #[schema(examples("words"))]
+        name: String,
+        value: Value,
+        href: String,
+    },
+    File {
+        #[schema(examples("report"))]
+        name: String,
+        /// Where it was in the container.
+        #[schema(examples("/out/report.csv"))]
+        path: String,
+        size: u64,
+        /// Lower-case hex.
+        sha256: String,
+        #[schema(examples("text/csv"))]
+        media_type: String,
+        href: String,
+    },
+}
+
+impl TaskOutput {
+    fn new(app: &Shared, task: TaskId, it: OutputRecord) -> Self {
+        let href = output_href(app, task, &it.name);
+        match it.value {
+            OutputValue::Json(value) => Self::Json { name: it.name, value, href },
+            OutputValue::File(file) => Self::File {
+                name: it.name,
+                path: file.path,
+                size: file.size,
+                sha256: file.sha256,
+                media_type: file.media_type,
+                href,
+            },
+        }
+    }
+}
+
+/// List the outputs of a task
+///
+/// Also those that a failed task left. Empty as long as its attempt is not over.
+#[utoipa::path(
+    get,
+    path = "/api/v1/tasks/{id}/outputs",
+    tag = "tasks",
+    params(
+        ("id" = uuid::Uuid, Path, description = "The id of the task", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
+    ),
+    responses(
+        (status = 200, description = "The outputs of the latest attempt, by name", body = TaskOutputs),
+        (status = 404, description = "There is no such task", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub(in crate::api) async fn list_task_outputs(
+    State(app): State<App>,
+    _caller: Caller,
+    TaskPath(task): TaskPath,
+    _query: Params<Nothing>,
+) -> Result<Json<TaskOutputs>, Problem> {
+    let record = app.store.find_task(task).await?.ok_or_else(|| no_such_task(task))?;
+    let outputs = app.store.list_outputs(task, record.attempt_no).await?;
+    let items = outputs.into_iter().map(|it| TaskOutput::new(&app, task, it)).collect();
+    Ok(Json(TaskOutputs { items }))
+}

@@ -1,0 +1,160 @@
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use serde::Serialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::view::Task;
+use crate::api::extract::Caller;
+use crate::api::problem::{Problem, ProblemDocument};
+use crate::api::query::{Params, QueryReader, ReadQuery};
+use crate::api::state::App;
+use crate::domain::spec::suggest;
+use crate::domain::state::TaskState;
+use crate::ids::TaskId;
+use crate::store::TaskFilter;
+
+const DEFAULT_LIMIT: i64 = 100;
+const MOST: i64 = 1_000;
+
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(dead_code, reason = "the documentation of what `TaskFilter` is read from")]
+pub(in crate::api) struct ListTasksQuery {
+    /// Only tasks in one of these states: several by commas, or the parameter several times.
+    #[param(example = "failed,cancelled")]
+    state: Option<String>,
+    /// Only tasks with this label. Several times: with all of them.
+    #[param(example = "team=a")]
+    label: Option<String>,
+    /// Only tasks of this name.
+    #[param(example = "count")]
+    name: Option<String>,
+    /// Only tasks of this target.
+    #[param(example = "local")]
+    target: Option<String>,
+    /// Only tasks that were submitted at this time or later.
+    #[param(example = "2026-11-21T00:00:00Z")]
+    submitted_after: Option<Timestamp>,
+    /// Only tasks that were submitted before this time.
+    #[param(example = "2030-01-01T00:00:00Z")]
+    submitted_before: Option<Timestamp>,
+    /// So many tasks at most.
+    #[param(minimum = 1, maximum = 1000, default = 100, example = 20)]
+    limit: Option<u32>,
+    /// `next_cursor` of the page before, with the same filters.
+    #[param(example = "AZnSpIweezOaUj9vajocEQ")]
+    cursor: Option<String>,
+}
+
+impl ReadQuery for TaskFilter {
+    fn read(query: &mut QueryReader) -> Self {
+        Self {
+            states: read_states(query),
+            labels: read_labels(query),
+            name: query.one("name"),
+            target: query.one("target"),
+            submitted_after: query.parsed("submitted_after", parse_time),
+            submitted_before: query.parsed("submitted_before", parse_time),
+            limit: query.parsed("limit", parse_limit).unwrap_or(DEFAULT_LIMIT),
+            before: query.parsed("cursor", parse_cursor),
+        }
+    }
+}
+
+fn read_states(query: &mut QueryReader) -> Vec<TaskState> {
+    let mut states = Vec::new();
+    for word in query.all("state").iter().flat_map(|it| it.split(',')).map(str::trim) {
+        if let Some(state) = TaskState::parse(word) {
+            states.push(state);
+            continue;
+        }
+        let known = TaskState::ALL.map(TaskState::as_str);
+        let hint = suggest(word, &known);
+        query.fault(format!("state: {word:?} is not one of {}{hint}", known.join(", ")));
+    }
+    states
+}
+
+fn read_labels(query: &mut QueryReader) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    for text in query.all("label") {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => {
+                let before = labels.insert(key.to_owned(), value.to_owned());
+                if before.is_some_and(|it| it != value) {
+                    query.fault(format!("label: {key:?} can't have two values at once"));
+                }
+            }
+            _ => query.fault(format!("label: {text:?} is not name=value")),
+        }
+    }
+    labels
+}
+
+fn parse_time(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| format!("{text:?} is not a time such as \"2026-11-21T09:30:00Z\""))
+}
+
+fn parse_limit(text: &str) -> Result<i64, String> {
+    let limit = text.parse().ok().filter(|it| (1..=MOST).contains(it));
+    limit.ok_or_else(|| format!("{text:?} is not a whole number from 1 to {MOST}"))
+}
+
+/// Callers hand it back as it is: what is in it is ours to change.
+fn cursor_of(task: TaskId) -> String {
+    URL_SAFE_NO_PAD.encode(task.uuid().as_bytes())
+}
+
+fn parse_cursor(text: &str) -> Result<TaskId, String> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok();
+    let uuid = bytes.and_then(|it| uuid::Uuid::from_slice(&it).ok());
+    uuid.map(TaskId::from_uuid)
+        .ok_or_else(|| format!("{text:?} is not a cursor: hand back \"next_cursor\" as it was"))
+}
+
+/// A page of tasks.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::api) struct TaskPage {
+    items: Vec<Task>,
+    /// For the next page; left out on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(examples("AZnSpIweezOaUj9vajocEQ"))]
+    next_cursor: Option<String>,
+}
+
+/// List tasks
+///
+/// The newest first. `next_cursor` leads to the next page; there is none on the last one.
+#[utoipa::path(
+    get,
+    path = "/api/v1/tasks",
+    tag = "tasks",
+    params(ListTasksQuery),
+    responses(
+        (status = 200, description = "A page of tasks, without their attempts and outputs", body = TaskPage),
+        (status = 400, description = "A bad parameter", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub(in crate::api) async fn list_tasks(
+    State(app): State<App>,
+    _caller: Caller,
+    Params(mut filter): Params<TaskFilter>,
+) -> Result<Json<TaskPage>, Problem> {
+    let limit = usize::try_from(filter.limit).unwrap_or_default();
+    // One more tells whether there is another page.
+    filter.limit += 1;
+    let mut records = app.store.list_tasks(&filter).await?;
+    let more = records.len() > limit;
+    records.truncate(limit);
+    let next_cursor = records.last().filter(|_| more).map(|it| cursor_of(it.task));
+    let mut items = Vec::with_capacity(records.len());
+    for record in records {
+        items.push(Task::brief(&app, record).await);
+    }
+    Ok(Json(TaskPage { items, next_cursor }))
+}

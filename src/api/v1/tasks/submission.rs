@@ -1,0 +1,170 @@
+//! What single and batched submits share: from a document to a task to store, and back to a view of it.
+
+use jiff::Timestamp;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::api::problem::{Problem, ProblemKind};
+use crate::api::state::Shared;
+use crate::domain::spec::{Fault, TaskSpec};
+use crate::domain::state::TaskState;
+use crate::ids::{AttemptId, AttemptNo, RunId, TaskId};
+use crate::store::{IdempotencyKey, NewTask, TaskRecord};
+
+/// Keys are scoped by project; there is one so far.
+pub(super) const PROJECT: &str = "default";
+
+pub(super) fn new_task(spec: TaskSpec, key: Option<IdempotencyKey>) -> NewTask {
+    NewTask {
+        task: TaskId::generate(),
+        run: RunId::generate(),
+        attempt: AttemptId::generate(),
+        spec_hash: spec.hash(),
+        spec,
+        key,
+    }
+}
+
+/// As precise as the database keeps it, so that every later answer says the same.
+pub(super) fn now(app: &Shared) -> Timestamp {
+    let now = app.clock.now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
+/// What the store would answer for a task that it has just accepted.
+pub(super) fn fresh(it: NewTask, now: Timestamp) -> TaskRecord {
+    TaskRecord {
+        task: it.task,
+        run: it.run,
+        name: it.spec.name,
+        image: it.spec.image,
+        target: it.spec.target,
+        labels: it.spec.labels,
+        priority: it.spec.priority,
+        state: TaskState::Queued,
+        attempt_no: AttemptNo::FIRST,
+        exit_code: None,
+        failure: None,
+        queued_at: now,
+        claimed_at: None,
+        started_at: None,
+        finished_at: None,
+        not_before: None,
+        stop_requested: false,
+    }
+}
+
+/// Tells submitted documents apart: by what they say, not by the order of their keys or their spaces.
+pub(super) fn fingerprint(document: &Value) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    write(document, &mut digest);
+    digest.finalize().into()
+}
+
+fn write(value: &Value, digest: &mut Sha256) {
+    match value {
+        Value::Array(items) => {
+            digest.update(b"[");
+            for item in items {
+                write(item, digest);
+                digest.update(b",");
+            }
+            digest.update(b"]");
+        }
+        Value::Object(fields) => {
+            let mut keys: Vec<&String> = fields.keys().collect();
+            keys.sort_unstable();
+            digest.update(b"{");
+            for key in keys {
+                write_text(key, digest);
+                digest.update(b":");
+                write(&fields[key], digest);
+                digest.update(b",");
+            }
+            digest.update(b"}");
+        }
+        Value::String(text) => write_text(text, digest),
+        Value::Number(it) => digest.update(it.to_string()),
+        Value::Bool(it) => digest.update(it.to_string()),
+        Value::Null => digest.update(b"null"),
+    }
+}
+
+/// With its length before it, so that no text looks like what surrounds it.
+fn write_text(text: &str, digest: &mut Sha256) {
+    digest.update(format!("\"{}:", text.len()));
+    digest.update(text);
+}
+
+/// The answer to a key that was used for something else. The first document is not kept, but what was
+/// read from it is: the fields that differ are named, their values are not.
+pub(super) async fn key_reused(
+    app: &Shared,
+    key: &str,
+    first: TaskId,
+    spec: Option<&TaskSpec>,
+) -> Result<Problem, Problem> {
+    let stored = app.store.find_spec(first).await?;
+    let differing = match (&stored, spec) {
+        (Some(stored), Some(spec)) => differing_fields(stored, spec),
+        _ => Vec::new(),
+    };
+    let difference = if differing.is_empty() {
+        "its body was not the same".to_owned()
+    } else {
+        format!("it differs in {}", differing.join(", "))
+    };
+    let faults: Vec<Fault> = differing
+        .iter()
+        .map(|it| Fault::new(format!("/{it}"), "differs", "not what the first request said"))
+        .collect();
+    let detail = format!(
+        "the idempotency key {key:?} belongs to an earlier request (task {first}), and {difference}: send \
+         the same body again, or use another key"
+    );
+    Ok(Problem::new(ProblemKind::IdempotencyKeyReused, detail).errors(&faults))
+}
+
+fn differing_fields(a: &TaskSpec, b: &TaskSpec) -> Vec<String> {
+    let (Ok(Value::Object(a)), Ok(Value::Object(b))) =
+        (serde_json::to_value(a), serde_json::to_value(b))
+    else {
+        return Vec::new();
+    };
+    let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    keys.into_iter().filter(|it| a.get(*it) != b.get(*it)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn order_and_spaces_do_not_matter_and_everything_else_does() {
+        let parse = |text: &str| fingerprint(&serde_json::from_str(text).unwrap());
+        assert_eq!(
+            parse(r#"{"a":1,"b":{"c":[1,2],"d":null}}"#),
+            parse(r#" {"b": {"d":null, "c":[ 1,2]}, "a":1}"#)
+        );
+        let all = [
+            json!({"a": 1}),
+            json!({"a": "1"}),
+            json!({"a": 1.0}),
+            json!({"a": [1]}),
+            json!({"a": null}),
+            json!({}),
+            json!([1, 2]),
+            json!([[1], 2]),
+            json!([2, 1]),
+            json!("a"),
+            json!({"a": {"b": 1}}),
+            json!({"a": true}),
+            json!(["a", "b"]),
+            json!(["a\",\"b"]),
+            json!(["a,\"1:b"]),
+        ];
+        let prints: std::collections::HashSet<_> = all.iter().map(fingerprint).collect();
+        assert_eq!(prints.len(), all.len());
+    }
+}

@@ -1,0 +1,182 @@
+use std::collections::HashMap;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+
+use super::document::TaskSpec;
+use super::submission::{self, PROJECT};
+use super::submit_task::REPLAYED;
+use super::view::Task;
+use crate::api::extract::{Caller, JsonBody, RequestKey, no_such_task};
+use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::query::{Nothing, Params};
+use crate::api::state::{App, Shared};
+use crate::domain::spec::{self, Fault, Limits, ObjectReader};
+use crate::ids::TaskId;
+use crate::store::{IdempotencyKey, NewTask, Submitted, TaskRecord};
+
+/// Several tasks to run.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the documentation of what `read_batch` reads")]
+pub(in crate::api) struct TaskBatch {
+    #[schema(min_items = 1, max_items = 1000)]
+    tasks: Vec<TaskSpec>,
+}
+
+/// The accepted tasks, in the order of the request.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::api) struct SubmittedTasks {
+    items: Vec<Task>,
+}
+
+/// Submit several tasks
+///
+/// All of them are accepted or none: 1,000 at most in one call. They do not depend on each other. An
+/// `Idempotency-Key` names the whole batch.
+#[utoipa::path(
+    post,
+    path = "/api/v1/tasks/batch",
+    tag = "tasks",
+    params(
+        ("Idempotency-Key" = Option<String>, Header, example = "etl.2026-11-21.all",
+         description = "Names this request: 1 to 255 printable ASCII characters."),
+    ),
+    request_body(
+        content = TaskBatch,
+        description = "What to run",
+        examples(
+            ("1_two" = (summary = "Two tasks", value = json!({"tasks": [
+                {"image": "busybox:latest", "command": ["echo", "one"]},
+                {"image": "busybox:latest", "command": ["echo", "two"]}]}))),
+            ("2_simulated" = (summary = "Without containers", value = json!({"tasks": [
+                {"name": "a", "image": "none", "target": "simulated"},
+                {"name": "b", "image": "none", "target": "simulated"}]}))),
+        )
+    ),
+    responses(
+        (status = 201, description = "Accepted", body = SubmittedTasks),
+        (status = 200, description = "Accepted before under this key", body = SubmittedTasks,
+         headers(("Idempotent-Replayed" = bool, description = "`true`"))),
+        (status = 400, description = "Not JSON, or a bad parameter", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 422, description = "One of the tasks is not valid, or the key belongs to another request", body = ProblemDocument, content_type = "application/problem+json"),
+    )
+)]
+pub(in crate::api) async fn submit_tasks(
+    State(app): State<App>,
+    Caller(caller): Caller,
+    _query: Params<Nothing>,
+    RequestKey(key): RequestKey,
+    JsonBody(document): JsonBody,
+) -> Result<Response, Problem> {
+    let specs = read_batch(&document, &app.limits, app.settings.batch_limit)
+        .map_err(|faults| Problem::faults(ProblemKind::SpecInvalid, &faults))?;
+    let print = key.is_some().then(|| submission::fingerprint(&document));
+    drop(document);
+    let key_of = |index: usize| Some(item_key(key.as_deref()?, print?, index));
+    let now = submission::now(&app);
+    let new: Vec<NewTask> = specs
+        .into_iter()
+        .enumerate()
+        .map(|(index, spec)| submission::new_task(spec, key_of(index)))
+        .collect();
+    let submitted = app.store.submit(PROJECT, caller.token, now, &new).await?;
+    if let Some(Submitted::KeyReused(first)) =
+        submitted.iter().find(|it| matches!(it, Submitted::KeyReused(_)))
+    {
+        let key = key.as_deref().unwrap_or_default();
+        return Err(submission::key_reused(&app, key, *first, None).await?);
+    }
+    let before: Vec<TaskId> = submitted
+        .iter()
+        .filter_map(|it| match it {
+            Submitted::Replayed(task) => Some(*task),
+            Submitted::Created | Submitted::KeyReused(_) => None,
+        })
+        .collect();
+    if before.is_empty() {
+        app.wake.queued();
+        let records = new.into_iter().map(|it| submission::fresh(it, now)).collect();
+        return Ok((StatusCode::CREATED, views(&app, records).await).into_response());
+    }
+    let replayed = [(REPLAYED.clone(), HeaderValue::from_static("true"))];
+    let records = in_order(&before, app.store.find_tasks(&before).await?)?;
+    Ok((StatusCode::OK, replayed, views(&app, records).await).into_response())
+}
+
+/// Nobody reads more.
+const FAULTS: usize = 1_000;
+
+fn read_batch(
+    document: &Value,
+    limits: &Limits,
+    most: usize,
+) -> Result<Vec<spec::TaskSpec>, Vec<Fault>> {
+    let mut faults = Vec::new();
+    if let Some(mut batch) = ObjectReader::open(document, String::new(), &mut faults) {
+        match batch.list("tasks").map(<[Value]>::len) {
+            Some(0) => {
+                batch.fault("tasks", "invalid_value", "\"tasks\" is empty: give at least one");
+            }
+            Some(n) if n > most => batch.fault(
+                "tasks",
+                "too_large",
+                format!("{n} tasks, at most {most} are taken at once: send several batches"),
+            ),
+            None if batch.value("tasks").is_none() => {
+                batch.fault("tasks", "required", "\"tasks\" is required: a list of task documents");
+            }
+            _ => {}
+        }
+        batch.finish();
+    }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let items = document.get("tasks").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let mut specs = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        if faults.len() >= FAULTS {
+            break;
+        }
+        match spec::parse(item, limits) {
+            Ok(spec) => specs.push(spec),
+            Err(found) => faults.extend(
+                found
+                    .into_iter()
+                    .map(|it| Fault { pointer: format!("/tasks/{index}{}", it.pointer), ..it }),
+            ),
+        }
+    }
+    if faults.is_empty() { Ok(specs) } else { Err(faults) }
+}
+
+/// The key of one task of a batch. The first has the key of the request itself, so that the same key on a
+/// single submit is noticed; the others have one that no request can name. Each fingerprint is of the
+/// whole batch and the place in it: another batch matches none.
+fn item_key(key: &str, batch: [u8; 32], index: usize) -> IdempotencyKey {
+    let key = if index == 0 { key.to_owned() } else { format!("{key}\u{1f}{index}") };
+    let fingerprint =
+        Sha256::new().chain_update(batch).chain_update(index.to_be_bytes()).finalize().into();
+    IdempotencyKey { key, fingerprint }
+}
+
+fn in_order(ids: &[TaskId], records: Vec<TaskRecord>) -> Result<Vec<TaskRecord>, Problem> {
+    let mut found: HashMap<TaskId, TaskRecord> =
+        records.into_iter().map(|it| (it.task, it)).collect();
+    ids.iter().map(|it| found.remove(it).ok_or_else(|| no_such_task(*it))).collect()
+}
+
+async fn views(app: &Shared, records: Vec<TaskRecord>) -> Json<SubmittedTasks> {
+    let mut items = Vec::with_capacity(records.len());
+    for record in records {
+        items.push(Task::brief(app, record).await);
+    }
+    Json(SubmittedTasks { items })
+}

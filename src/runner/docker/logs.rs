@@ -1,0 +1,250 @@
+//! A container's log from the engine's own store, frame by frame.
+//!
+//! The engine puts its time before every frame. Times of one stream never go back, but a line over
+//! 16 KiB comes as several frames that all carry the time of its beginning, so that a later frame of
+//! stdout may be older than an earlier one of stderr. Whoever resumes goes back to the time of the last
+//! frame of each stream whose line was still open, and leaves out as many frames as it has from there.
+//!
+//! The engine's `local` store loses the line end of such a line. It is put back ([`Mender`]): a frame
+//! without one is followed by the rest of its line, with the same time, or its line has ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use bollard::errors::Error;
+use bollard::query_parameters::{LogsOptions, LogsOptionsBuilder};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt as _, StreamExt as _};
+use jiff::Timestamp;
+
+use super::Pointer;
+use super::errors::Fault;
+use super::events::Session;
+use crate::runner::{LogFrame, LogStream, RunnerError};
+
+const NANOS: i64 = 1_000_000_000;
+/// Between two frames of what is stored already. The engine may have to skip a GiB before the first one.
+const STALL: Duration = Duration::from_mins(2);
+
+pub(super) fn read(
+    session: Arc<Session>,
+    pointer: Result<Pointer, RunnerError>,
+    since: Option<i64>,
+    follow: bool,
+) -> BoxStream<'static, Result<LogFrame, RunnerError>> {
+    let opened = async move {
+        match pointer.and_then(|it| Ok((session.with(&it.engine)?, it))) {
+            Ok((link, pointer)) => {
+                let frames = session.docker.logs(&pointer.container, Some(options(since, follow)));
+                let reader = Reader {
+                    frames: Box::pin(frames),
+                    lost: session.lost(link).boxed(),
+                    mender: Mender::default(),
+                    ready: None,
+                    since: since.unwrap_or(i64::MIN),
+                    stall: (!follow).then_some(STALL),
+                };
+                reader.stream().boxed()
+            }
+            Err(error) => stream::once(async { Err(error) }).boxed(),
+        }
+    };
+    stream::once(opened).flatten().boxed()
+}
+
+/// The engine takes whole seconds from bollard, so it is asked for more and the rest is left out here.
+fn options(since: Option<i64>, follow: bool) -> LogsOptions {
+    let seconds = since.map_or(0, |it| i32::try_from(it.div_euclid(NANOS)).unwrap_or(0).max(0));
+    LogsOptionsBuilder::new()
+        .stdout(true)
+        .stderr(true)
+        .timestamps(true)
+        .since(seconds)
+        .follow(follow)
+        .build()
+}
+
+struct Reader {
+    frames: BoxStream<'static, Result<LogOutput, Error>>,
+    /// The end of the session: a connection to an engine that is gone may stay open and silent.
+    lost: BoxFuture<'static, ()>,
+    mender: Mender,
+    /// What comes after a line end that was put back.
+    ready: Option<LogFrame>,
+    since: i64,
+    stall: Option<Duration>,
+}
+
+/// Knows the streams whose last frame had no line end, by its time.
+#[derive(Debug, Default)]
+struct Mender {
+    stdout: Option<i64>,
+    stderr: Option<i64>,
+}
+
+impl Mender {
+    /// The line end that the engine lost before this frame.
+    fn before(&mut self, frame: &LogFrame) -> Option<LogFrame> {
+        let open = match frame.stream {
+            LogStream::Stdout => &mut self.stdout,
+            LogStream::Stderr => &mut self.stderr,
+        };
+        let lost = open.filter(|&at| at != frame.at);
+        *open = (!frame.bytes.ends_with(b"\n")).then_some(frame.at);
+        lost.map(|at| LogFrame { at, stream: frame.stream, bytes: Bytes::from_static(b"\n") })
+    }
+}
+
+impl Reader {
+    fn stream(self) -> impl futures_util::Stream<Item = Result<LogFrame, RunnerError>> + Send {
+        stream::unfold(Some(self), |reader| async move {
+            let mut reader = reader?;
+            match reader.next().await {
+                Some(Ok(frame)) => Some((Ok(frame), Some(reader))),
+                Some(Err(error)) => Some((Err(error), None)),
+                None => None,
+            }
+        })
+    }
+
+    async fn next(&mut self) -> Option<Result<LogFrame, RunnerError>> {
+        loop {
+            let frame = match self.ready.take() {
+                Some(frame) => frame,
+                None => match self.read().await? {
+                    Ok(frame) => match self.mender.before(&frame) {
+                        Some(line_end) => {
+                            self.ready = Some(frame);
+                            line_end
+                        }
+                        None => frame,
+                    },
+                    Err(error) => return Some(Err(error)),
+                },
+            };
+            // The rest of a long line may be nothing.
+            if frame.at >= self.since && !frame.bytes.is_empty() {
+                return Some(Ok(frame));
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Option<Result<LogFrame, RunnerError>> {
+        let frame = tokio::select! {
+            biased;
+            frame = self.frames.next() => frame?,
+            () = &mut self.lost => return Some(unavailable("the session with the engine ended")),
+            () = stalled(self.stall) => return Some(unavailable("its log stands still")),
+        };
+        Some(frame.map_err(|it| Fault::from(it).into()).and_then(parse))
+    }
+}
+
+async fn stalled(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn unavailable<T>(why: &str) -> Result<T, RunnerError> {
+    Err(RunnerError::Unavailable(why.to_owned()))
+}
+
+/// `<time> <bytes>`.
+fn parse(output: LogOutput) -> Result<LogFrame, RunnerError> {
+    let (stream, payload) = match output {
+        LogOutput::StdOut { message } => (LogStream::Stdout, message),
+        LogOutput::StdErr { message } => (LogStream::Stderr, message),
+        // What the decoder makes of a frame that it does not know: the engine's word that it can't
+        // read its own store, or the rest of a stream that broke off.
+        LogOutput::Console { message } | LogOutput::StdIn { message } => {
+            let text = String::from_utf8_lossy(&message);
+            let text = text.trim_matches(|it: char| it.is_control() || it.is_whitespace());
+            return unavailable(&format!("its log broke off: {text}"));
+        }
+    };
+    frame(stream, &payload).map_or_else(|| unavailable("its log has a frame without a time"), Ok)
+}
+
+fn frame(stream: LogStream, payload: &Bytes) -> Option<LogFrame> {
+    let space = payload.iter().position(|&byte| byte == b' ')?;
+    let at: Timestamp = std::str::from_utf8(payload.get(..space)?).ok()?.parse().ok()?;
+    let at = i64::try_from(at.as_nanosecond()).ok()?;
+    Some(LogFrame { at, stream, bytes: payload.slice(space + 1..) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIME: &[u8] = b"2026-11-21T04:54:10.262517843Z ";
+    const NANOSECOND: i64 = 1_795_236_850_262_517_843;
+
+    fn output(bytes: &[u8]) -> LogOutput {
+        LogOutput::StdOut { message: Bytes::from([TIME, bytes].concat()) }
+    }
+
+    #[test]
+    fn bytes_are_kept_as_they_are() {
+        for bytes in [&b"a b\n"[..], b"\n", b"", b"\xff\x00 \r\n", b" two  spaces\n"] {
+            let frame = parse(output(bytes)).unwrap();
+            assert_eq!((frame.at, &frame.bytes[..]), (NANOSECOND, bytes));
+        }
+    }
+
+    #[test]
+    fn a_lost_line_end_is_put_back() {
+        use LogStream::{Stderr, Stdout};
+        let mut mender = Mender::default();
+        let mut mended = Vec::new();
+        for (at, stream, text) in [
+            (1, Stdout, "long"),
+            (1, Stdout, "er"),
+            (2, Stderr, "other\n"),
+            (1, Stdout, "."),
+            (3, Stdout, "next\n"),
+            (4, Stdout, "full"),
+            (4, Stdout, ""),
+            (5, Stderr, "open"),
+            (6, Stdout, "last"),
+        ] {
+            let frame = LogFrame { at, stream, bytes: Bytes::from(text) };
+            for it in mender.before(&frame).into_iter().chain([frame]) {
+                let text = String::from_utf8_lossy(&it.bytes).replace('\n', "$");
+                mended.push(format!("{}{}:{text}", &it.stream.as_str()[3..], it.at));
+            }
+        }
+        assert_eq!(
+            mended.join(" "),
+            "out1:long out1:er err2:other$ out1:. out1:$ out3:next$ out4:full out4: err5:open out4:$ out6:last"
+        );
+    }
+
+    #[test]
+    fn what_is_no_frame_is_an_error_and_never_a_line() {
+        for message in [&b"no-time\n"[..], b"", b"yesterday x"] {
+            let message = Bytes::copy_from_slice(message);
+            assert!(parse(LogOutput::StdErr { message }).is_err());
+        }
+        let message = Bytes::from_static(b"\x03\0\0\0\0\0\0\x05oops\n");
+        let error = parse(LogOutput::Console { message }).unwrap_err();
+        assert_eq!(error.to_string(), "the engine can't be asked: its log broke off: oops");
+    }
+
+    #[test]
+    fn the_engine_is_asked_from_the_whole_second_before() {
+        for (since, seconds) in [
+            (None, 0),
+            (Some(0), 0),
+            (Some(NANOSECOND), 1_795_236_850),
+            (Some(-5), 0),
+            (Some(i64::MAX), 0),
+        ] {
+            assert_eq!(options(since, false).since, seconds);
+        }
+    }
+}

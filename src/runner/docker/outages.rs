@@ -1,0 +1,68 @@
+//! When the engine was down, as far as this process saw it. Pure.
+
+use std::collections::VecDeque;
+
+use jiff::Timestamp;
+
+const KEPT: usize = 64;
+
+/// The latest outages, in the engine's own time.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Outages(VecDeque<(Timestamp, Timestamp)>);
+
+impl Outages {
+    /// From the last sign of life to the first one after it.
+    pub(super) fn add(&mut self, from: Timestamp, to: Timestamp) {
+        if self.0.len() == KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back((from, to));
+    }
+
+    /// Whether a container that ran from `started` ended in one of them.
+    pub(super) fn ended_in(&self, started: Option<Timestamp>, finished: Option<Timestamp>) -> bool {
+        self.0.iter().any(|&(from, to)| match (started, finished) {
+            (_, Some(finished)) => from <= finished && finished <= to,
+            (Some(started), None) => started <= to,
+            (None, None) => false,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn an_end_counts_within_the_outage_or_if_unknown_before_its_end() {
+        let mut outages = Outages::default();
+        outages.add(at(10), at(20));
+        for (started, finished, expected) in [
+            (5, Some(9), false),
+            (5, Some(10), true),
+            (5, Some(20), true),
+            (5, Some(21), false),
+            (5, None, true),
+            (21, None, false),
+        ] {
+            assert_eq!(
+                outages.ended_in(Some(at(started)), finished.map(at)),
+                expected,
+                "{started} {finished:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten() {
+        let mut outages = Outages::default();
+        for second in 0..100 {
+            outages.add(at(second * 10), at(second * 10 + 1));
+        }
+        assert!(!outages.ended_in(None, Some(at(0))) && outages.ended_in(None, Some(at(990))));
+    }
+}

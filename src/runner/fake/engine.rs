@@ -1,0 +1,550 @@
+//! The simulated engine: what exists, whether it answers, and what tests may do to it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::stream::{self, Stream};
+use jiff::Timestamp;
+use tokio::sync::futures::OwnedNotified;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Duration, Instant, sleep_until};
+
+use super::refused;
+use super::sandbox::{Progress, Run, Sandbox, Standing};
+use super::script::{LaunchScript, Script};
+use crate::clock::{Clock as _, SystemClock};
+use crate::domain::exit::{ExitReport, ExitStatus};
+use crate::domain::failure::Reason;
+use crate::ids::{AttemptId, InstallationId, TaskId};
+use crate::runner::{
+    Disposal, EngineId, EngineState, Handle, KillAck, KillMode, LaunchError, LaunchRequest,
+    LogFrame, Observation, OwnedSandbox, RunnerError, SandboxKey, WaitError,
+};
+
+const VERSION: &str = "simulated";
+
+/// Where a sandbox is.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) key: SandboxKey,
+    pub(super) engine: EngineId,
+}
+
+pub(super) struct Started {
+    pub(super) started_at: Timestamp,
+    pub(super) already: bool,
+}
+
+/// An engine that outlives its runners. Cheap to clone: all clones are the same one.
+#[derive(Debug, Clone)]
+pub struct FakeEngine(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    state: watch::Sender<EngineState>,
+    inner: Mutex<Inner>,
+    /// Keeps what a test wants to know afterwards. Off in a service that runs for months.
+    recording: bool,
+}
+
+#[derive(Debug)]
+struct Inner {
+    id: EngineId,
+    sandboxes: HashMap<SandboxKey, Sandbox>,
+    kept: HashMap<SandboxKey, Sandbox>,
+    /// Attempts whose scripted first failure has happened.
+    failed_once: HashSet<AttemptId>,
+    faults: Faults,
+    record: Record,
+}
+
+/// What goes wrong next.
+#[derive(Debug, Default)]
+struct Faults {
+    lose_create: bool,
+    lose_start: bool,
+    hold: Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>,
+}
+
+#[derive(Debug, Default)]
+struct Record {
+    starts: HashMap<AttemptId, u32>,
+    /// The attempt of each task that was started last.
+    latest: HashMap<TaskId, SandboxKey>,
+    violations: Vec<String>,
+}
+
+/// A launch that stands between create and start.
+#[derive(Debug)]
+pub struct Held {
+    arrived: oneshot::Receiver<()>,
+    go_on: oneshot::Sender<()>,
+}
+
+impl Held {
+    /// Waits until a launch has come so far.
+    pub async fn arrived(&mut self) -> bool {
+        (&mut self.arrived).await.is_ok()
+    }
+
+    pub fn release(self) {
+        // A launch that was dropped meanwhile does not listen any more.
+        self.go_on.send(()).ok();
+    }
+}
+
+impl FakeEngine {
+    pub fn new(id: &str) -> Self {
+        Self::with(id, false)
+    }
+
+    /// One that remembers what was done to it, for tests.
+    pub fn recording(id: &str) -> Self {
+        Self::with(id, true)
+    }
+
+    fn with(id: &str, recording: bool) -> Self {
+        let id = EngineId(id.to_owned());
+        let inner = Inner {
+            id: id.clone(),
+            sandboxes: HashMap::new(),
+            kept: HashMap::new(),
+            failed_once: HashSet::new(),
+            faults: Faults::default(),
+            record: Record::default(),
+        };
+        let state = watch::Sender::new(EngineState::Ready { id, version: VERSION.to_owned() });
+        Self(Arc::new(Shared { state, inner: Mutex::new(inner), recording }))
+    }
+
+    // What tests do to it.
+
+    /// It does not answer any more. What runs goes on.
+    pub fn go_down(&self, why: &str) {
+        self.0
+            .state
+            .send_replace(EngineState::Down { since: SystemClock.now(), why: why.to_owned() });
+    }
+
+    pub fn come_up(&self) {
+        let id = self.lock().id.clone();
+        self.0.state.send_replace(EngineState::Ready { id, version: VERSION.to_owned() });
+    }
+
+    /// Another engine answers in its place, with nothing in it.
+    pub fn replace(&self, id: &str) {
+        self.wipe();
+        self.lock().id = EngineId(id.to_owned());
+        self.come_up();
+    }
+
+    /// Everything is gone, and nobody asked for it.
+    pub fn wipe(&self) {
+        let gone: Vec<Sandbox> = {
+            let mut inner = self.lock();
+            let inner = &mut *inner;
+            inner.sandboxes.drain().chain(inner.kept.drain()).map(|(_, it)| it).collect()
+        };
+        gone.iter().for_each(Sandbox::wake);
+    }
+
+    /// The next launch creates the sandbox and breaks off before its start.
+    pub fn lose_next_create(&self) {
+        self.lock().faults.lose_create = true;
+    }
+
+    /// The next launch starts the sandbox and never hears of it.
+    pub fn lose_next_start(&self) {
+        self.lock().faults.lose_start = true;
+    }
+
+    /// The next launch stands still between create and start.
+    pub fn hold_next_start(&self) -> Held {
+        let (arrive, arrived) = oneshot::channel();
+        let (go_on, released) = oneshot::channel();
+        self.lock().faults.hold = Some((arrive, released));
+        Held { arrived, go_on }
+    }
+
+    // What tests ask of it, if it records.
+
+    /// How often this attempt was started. More than once is a violation.
+    pub fn starts(&self, attempt: AttemptId) -> u32 {
+        self.lock().record.starts.get(&attempt).copied().unwrap_or_default()
+    }
+
+    /// What a caller must never do, and did.
+    pub fn violations(&self) -> Vec<String> {
+        self.lock().record.violations.clone()
+    }
+
+    /// How many sandboxes there are, those put aside too.
+    pub fn count(&self) -> usize {
+        let inner = self.lock();
+        inner.sandboxes.len() + inner.kept.len()
+    }
+
+    // What its runner asks.
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn state(&self) -> watch::Receiver<EngineState> {
+        self.0.state.subscribe()
+    }
+
+    fn up(&self) -> Result<(), RunnerError> {
+        match &*self.0.state.borrow() {
+            EngineState::Ready { .. } => Ok(()),
+            EngineState::Down { why, .. } => Err(RunnerError::Unavailable(why.clone())),
+            EngineState::Connecting => {
+                Err(RunnerError::Unavailable("not connected yet".to_owned()))
+            }
+        }
+    }
+
+    /// The engine's content, if this very engine answers.
+    fn open(&self, engine: &EngineId) -> Result<MutexGuard<'_, Inner>, RunnerError> {
+        self.up()?;
+        let inner = self.lock();
+        if &inner.id == engine {
+            return Ok(inner);
+        }
+        Err(RunnerError::OtherEngine { expected: engine.clone(), found: inner.id.clone() })
+    }
+
+    fn violation(&self, inner: &mut Inner, what: String) {
+        tracing::error!(what, "runner contract violated");
+        if self.0.recording {
+            inner.record.violations.push(what);
+        }
+    }
+
+    pub(super) fn create(
+        &self,
+        request: &LaunchRequest<'_>,
+        script: Script,
+    ) -> Result<(), LaunchError> {
+        let mut inner =
+            self.open(request.engine).map_err(|it| LaunchError::Unavailable(it.to_string()))?;
+        let attempt = request.key.attempt;
+        if script.launch == LaunchScript::Unavailable && inner.failed_once.insert(attempt) {
+            return Err(LaunchError::Unavailable("away, as FAKE_LAUNCH says".to_owned()));
+        }
+        match inner.sandboxes.get(&request.key) {
+            Some(sandbox) if &sandbox.spec != request.spec_hash => {
+                self.violation(
+                    &mut inner,
+                    format!("{attempt} was launched again from another spec"),
+                );
+                Err(refused(Reason::CreateConfigError, "it exists and was made from another spec"))
+            }
+            Some(_) => Ok(()),
+            None => {
+                let sandbox = Sandbox {
+                    task: request.task,
+                    spec: request.spec_hash.clone(),
+                    created_at: SystemClock.now(),
+                    script: Arc::new(script),
+                    progress: Progress::Created,
+                    changed: None,
+                };
+                inner.sandboxes.insert(request.key, sandbox);
+                if std::mem::take(&mut inner.faults.lose_create) {
+                    return Err(LaunchError::Indeterminate("broken off after create".to_owned()));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Where a test holds a launch.
+    pub(super) async fn let_start(&self) {
+        let hold = self.lock().faults.hold.take();
+        if let Some((arrive, released)) = hold
+            && arrive.send(()).is_ok()
+        {
+            // A test that is over holds nothing.
+            released.await.ok();
+        }
+    }
+
+    pub(super) fn start(&self, request: &LaunchRequest<'_>) -> Result<Started, LaunchError> {
+        let mut guard =
+            self.open(request.engine).map_err(|it| LaunchError::Indeterminate(it.to_string()))?;
+        let inner = &mut *guard;
+        let attempt = request.key.attempt;
+        let Some(sandbox) = inner.sandboxes.get_mut(&request.key) else {
+            return Err(refused(
+                Reason::DeletedExternally,
+                "it was removed or put aside before it was started",
+            ));
+        };
+        match &sandbox.progress {
+            Progress::Started(run) => {
+                return Ok(Started { started_at: run.started_at, already: true });
+            }
+            Progress::Failed => return Err(start_failed(&sandbox.script.status)),
+            Progress::Created => {}
+        }
+        if matches!(sandbox.script.status, ExitStatus::StartFailed { .. }) {
+            sandbox.progress = Progress::Failed;
+            return Err(start_failed(&sandbox.script.status));
+        }
+        let started_at = SystemClock.now();
+        sandbox.progress =
+            Progress::Started(Run { started_at, started: Instant::now(), cut: None });
+        let loses = sandbox.script.launch == LaunchScript::Indeterminate;
+        let task = sandbox.task;
+        if self.0.recording {
+            let starts = inner.record.starts.entry(attempt).or_default();
+            *starts += 1;
+            if *starts > 1 {
+                self.violation(inner, format!("{attempt} was started twice"));
+            }
+            let before = inner.record.latest.insert(task, request.key);
+            let other = before
+                .filter(|it| it.attempt != attempt)
+                .filter(|it| inner.sandboxes.get(it).is_some_and(Sandbox::is_running));
+            if let Some(other) = other {
+                self.violation(
+                    inner,
+                    format!("{attempt} was started while {} of the same task runs", other.attempt),
+                );
+            }
+        }
+        if loses || std::mem::take(&mut inner.faults.lose_start) {
+            return Err(LaunchError::Indeterminate("the answer to the start was lost".to_owned()));
+        }
+        Ok(Started { started_at, already: false })
+    }
+
+    pub(super) fn inspect(
+        &self,
+        place: &Place,
+        handle: impl FnOnce() -> Handle,
+    ) -> Result<Observation, RunnerError> {
+        let mut inner = self.open(&place.engine)?;
+        let Some(sandbox) = inner.sandboxes.get(&place.key) else { return Ok(Observation::Absent) };
+        Ok(match sandbox.standing() {
+            Standing::Created => Observation::Created,
+            Standing::Running { started_at, .. } => {
+                Observation::Running { handle: handle(), started_at }
+            }
+            Standing::Ended(report) => Observation::Exited { handle: handle(), report },
+            Standing::Vanished => {
+                inner.sandboxes.remove(&place.key);
+                Observation::Absent
+            }
+        })
+    }
+
+    pub(super) async fn wait(&self, place: &Place) -> Result<ExitReport, WaitError> {
+        let mut state = self.state();
+        loop {
+            state.borrow_and_update();
+            let (until, changed) = match self.open(&place.engine) {
+                Ok(mut inner) => {
+                    let Some(sandbox) = inner.find_mut(&place.key) else {
+                        return Err(WaitError::Vanished);
+                    };
+                    match sandbox.standing() {
+                        Standing::Ended(report) => return Ok(report),
+                        Standing::Vanished => {
+                            inner.sandboxes.remove(&place.key);
+                            return Err(WaitError::Vanished);
+                        }
+                        Standing::Created => (None, Some(sandbox.subscribe())),
+                        Standing::Running { until, .. } => (until, Some(sandbox.subscribe())),
+                    }
+                }
+                Err(RunnerError::Unavailable(_)) => (None, None),
+                Err(error) => return Err(error.into()),
+            };
+            tokio::select! {
+                () = at(until) => {}
+                () = notified(changed) => {}
+                _ = state.changed() => {}
+            }
+        }
+    }
+
+    pub(super) fn logs(
+        &self,
+        place: Place,
+        since: i64,
+        follow: bool,
+    ) -> impl Stream<Item = Result<LogFrame, RunnerError>> + Send + use<> {
+        let engine = self.clone();
+        stream::unfold(Some(0), move |next| {
+            let (engine, place) = (engine.clone(), place.clone());
+            async move {
+                let mut index = next?;
+                let mut state = engine.state();
+                loop {
+                    state.borrow_and_update();
+                    match engine.line(&place, index, since) {
+                        Ok(Line::Is(frame)) => return Some((Ok(frame), Some(index + 1))),
+                        Ok(Line::TooOld) => index += 1,
+                        Ok(Line::End) => return None,
+                        Ok(Line::NotYet { .. }) if !follow => return None,
+                        Ok(Line::NotYet { until, changed }) => {
+                            tokio::select! {
+                                () = at(until) => {}
+                                () = notified(Some(changed)) => {}
+                                _ = state.changed() => {}
+                            }
+                        }
+                        Err(error) => return Some((Err(error), None)),
+                    }
+                }
+            }
+        })
+    }
+
+    fn line(&self, place: &Place, index: u64, since: i64) -> Result<Line, RunnerError> {
+        let mut inner = self.open(&place.engine)?;
+        let Some(sandbox) = inner.find_mut(&place.key) else {
+            return Err(RunnerError::Unavailable(
+                "the sandbox is gone, and its log with it".to_owned(),
+            ));
+        };
+        let Progress::Started(run) = &sandbox.progress else { return Ok(Line::End) };
+        let (log, run_for) = (sandbox.script.log, sandbox.script.run_for);
+        let running = sandbox.is_running();
+        if index < log.lines() {
+            let offset = log.offset(index, run_for);
+            let written = Duration::from_nanos(u64::try_from(offset).unwrap_or_default());
+            if run_for.is_zero() || written <= sandbox.ran_for() {
+                let start = i64::try_from(run.started_at.as_nanosecond()).unwrap_or_default();
+                let at = start.saturating_add(offset);
+                return Ok(if at < since { Line::TooOld } else { Line::Is(log.frame(index, at)) });
+            }
+            if running {
+                let until = run.started.checked_add(written);
+                return Ok(Line::NotYet { until, changed: sandbox.subscribe() });
+            }
+        } else if running {
+            let until = run.started.checked_add(run_for);
+            return Ok(Line::NotYet { until, changed: sandbox.subscribe() });
+        }
+        Ok(Line::End)
+    }
+
+    pub(super) fn kill(&self, key: &SandboxKey, mode: KillMode) -> Result<KillAck, RunnerError> {
+        self.up()?;
+        let mut inner = self.lock();
+        let Some(sandbox) = inner.sandboxes.get_mut(key).filter(|it| it.is_running()) else {
+            return Ok(KillAck::AlreadyGone);
+        };
+        let status = match mode {
+            KillMode::Force => Some(Script::killed()),
+            KillMode::Graceful => {
+                sandbox.script.on_term.map(|code| ExitStatus::Code { code, oom_killed: false })
+            }
+        };
+        if let (Some(status), Progress::Started(run)) = (status, &mut sandbox.progress) {
+            run.cut = Some((status, run.started.elapsed()));
+            sandbox.wake();
+        }
+        Ok(KillAck::Sent)
+    }
+
+    /// The script of a sandbox that has ended: collecting from any other is a violation.
+    pub(super) fn ended(&self, place: &Place) -> Result<Arc<Script>, RunnerError> {
+        let mut inner = self.open(&place.engine)?;
+        let Some(sandbox) = inner.find_mut(&place.key) else {
+            return Err(RunnerError::Unavailable(
+                "the sandbox is gone, and its outputs with it".to_owned(),
+            ));
+        };
+        if matches!(sandbox.standing(), Standing::Ended(_)) {
+            return Ok(Arc::clone(&sandbox.script));
+        }
+        let what = format!("outputs of {} were collected before its exit", place.key.attempt);
+        self.violation(&mut inner, what.clone());
+        Err(RunnerError::Unavailable(what))
+    }
+
+    pub(super) fn cleanup(&self, key: &SandboxKey, disposal: Disposal) -> Result<(), RunnerError> {
+        self.up()?;
+        let mut inner = self.lock();
+        inner.failed_once.remove(&key.attempt);
+        match disposal {
+            Disposal::Remove => {
+                let removed = inner.sandboxes.remove(key).or_else(|| inner.kept.remove(key));
+                if let Some(sandbox) = removed {
+                    sandbox.wake();
+                }
+            }
+            Disposal::Keep => {
+                if inner.sandboxes.get(key).is_some_and(Sandbox::is_running) {
+                    let what = format!("{} was put aside while it runs", key.attempt);
+                    self.violation(&mut inner, what.clone());
+                    return Err(RunnerError::Unavailable(what));
+                }
+                if let Some(sandbox) = inner.sandboxes.remove(key) {
+                    inner.kept.insert(*key, sandbox);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn list(
+        &self,
+        installation: InstallationId,
+    ) -> Result<Vec<OwnedSandbox>, RunnerError> {
+        self.up()?;
+        let inner = self.lock();
+        let sandboxes = inner.sandboxes.iter().map(|it| (it, false));
+        let all = sandboxes.chain(inner.kept.iter().map(|it| (it, true)));
+        let owned = all.filter(|((key, _), _)| key.installation == installation);
+        Ok(owned
+            .map(|((key, sandbox), kept)| OwnedSandbox {
+                attempt: key.attempt,
+                task: sandbox.task,
+                created_at: sandbox.created_at,
+                kept,
+            })
+            .collect())
+    }
+}
+
+/// What a reader of the log finds at one index.
+enum Line {
+    Is(LogFrame),
+    TooOld,
+    NotYet { until: Option<Instant>, changed: OwnedNotified },
+    End,
+}
+
+impl Inner {
+    fn find_mut(&mut self, key: &SandboxKey) -> Option<&mut Sandbox> {
+        self.sandboxes.get_mut(key).or_else(|| self.kept.get_mut(key))
+    }
+}
+
+fn start_failed(status: &ExitStatus) -> LaunchError {
+    let reason = match status.code() {
+        Some(127) => Reason::CommandNotFound,
+        Some(126) => Reason::CommandNotExecutable,
+        _ => Reason::CreateConfigError,
+    };
+    refused(reason, "could not be started, as FAKE_START_FAILS says")
+}
+
+async fn at(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn notified(changed: Option<OwnedNotified>) {
+    match changed {
+        Some(changed) => changed.await,
+        None => std::future::pending().await,
+    }
+}

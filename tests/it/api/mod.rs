@@ -1,0 +1,11 @@
+//! The API from outside: what callers send and what they get.
+
+mod access;
+mod bad_input;
+mod idempotency;
+mod listing;
+mod openapi;
+mod outputs;
+mod submitting;
+mod system;
+mod waiting;

@@ -1,0 +1,7 @@
+//! The service as its users have it: the real binary, its own Postgres, a real engine.
+
+mod crash;
+mod database_trouble;
+mod engine_trouble;
+mod main_job;
+mod service_life;

@@ -1,0 +1,263 @@
+//! The API as a router over a real database, without a network in between.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use supercargo::api::{AppState, Lifecycle, LogSource, ObjectSource, Settings, router};
+use supercargo::auth::{Authenticator, Mode};
+use supercargo::clock::SystemClock;
+use supercargo::domain::spec::Limits;
+use supercargo::ids::{AttemptNo, TaskId};
+use supercargo::store::{self, NewToken, Store};
+use supercargo::wake::Wake;
+use tokio::io::AsyncRead;
+use tower::ServiceExt as _;
+
+use super::database::{TestDatabase, open, test_database};
+
+pub(crate) const TOKEN: &str = "sc_test_token_of_the_integration_tests";
+
+pub(crate) struct TestApp {
+    pub router: Router,
+    pub store: Store,
+    pub wake: Wake,
+    pub lifecycle: Lifecycle,
+    pub logs: Arc<FakeLogs>,
+    pub objects: Arc<FakeObjects>,
+    // The last to go: its connections must be closed.
+    pub database: TestDatabase,
+}
+
+/// Ends the test where there is no database server.
+#[macro_export]
+macro_rules! test_app {
+    () => {
+        $crate::test_app!(|_, _| {})
+    };
+    ($change:expr) => {
+        match $crate::support::api::TestApp::start($change).await {
+            Some(app) => app,
+            None => return,
+        }
+    };
+}
+
+impl TestApp {
+    pub(crate) async fn start(change: impl FnOnce(&mut Settings, &mut Mode)) -> Option<Self> {
+        let database = test_database().await?;
+        let store = open(&database.url);
+        let sha256 = Sha256::digest(TOKEN.as_bytes()).into();
+        store.prepare(Some(&NewToken { name: "tester".to_owned(), sha256 })).await.unwrap();
+        let hint =
+            "the admin token is in /data/admin.token on the machine of the service".to_owned();
+        let (mut settings, mut mode) = (Settings::default(), Mode::On { hint });
+        settings.roles = vec!["api".to_owned()];
+        change(&mut settings, &mut mode);
+        let (logs, objects) = (Arc::<FakeLogs>::default(), Arc::<FakeObjects>::default());
+        let (wake, lifecycle) = (Wake::default(), Lifecycle::default());
+        lifecycle.schema_is_ready();
+        let state = AppState {
+            store: store.clone(),
+            wake: wake.clone(),
+            clock: Arc::new(SystemClock),
+            settings: Arc::new(settings),
+            limits: Arc::new(Limits::default()),
+            auth: Authenticator::new(store.clone(), mode),
+            logs: Arc::clone(&logs) as Arc<dyn LogSource>,
+            objects: Arc::clone(&objects) as Arc<dyn ObjectSource>,
+            metrics: Arc::new(|| "# the metrics\n".to_owned()),
+            lifecycle: lifecycle.clone(),
+        };
+        Some(Self { router: router(state), store, wake, lifecycle, logs, objects, database })
+    }
+
+    /// As it is, without a token.
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let reason = parts.extensions.get::<hyper::ext::ReasonPhrase>();
+        let reason = reason.map(|it| String::from_utf8(it.as_bytes().to_vec()).unwrap());
+        let body = axum::body::to_bytes(body, usize::MAX).await;
+        let broken = body.is_err();
+        let body = body.unwrap_or_default();
+        Answer { status: parts.status, headers: parts.headers, reason, body, broken }
+    }
+
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> Answer {
+        let mut request =
+            Request::builder().method(method).uri(path).header(header::HOST, "localhost:8080");
+        if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization")) {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {TOKEN}"));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.send(request.body(body).unwrap()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, &[], Body::empty()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.post_with(path, &[], body).await
+    }
+
+    pub(crate) async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+        let mut all = vec![("content-type", "application/json")];
+        all.extend(headers);
+        self.call(Method::POST, path, &all, Body::from(body.to_string())).await
+    }
+
+    pub(crate) async fn submit(&self, body: &Value) -> TaskId {
+        let answer = self.post("/api/v1/tasks", body).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
+        answer.id()
+    }
+
+    pub(crate) async fn submit_any(&self) -> TaskId {
+        self.submit(&json!({"image": "busybox:latest", "name": "count"})).await
+    }
+
+    pub(crate) async fn count(&self) -> usize {
+        self.get("/api/v1/tasks?limit=1000").await.items().len()
+    }
+}
+
+pub(crate) struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// Where it is not the usual one.
+    pub reason: Option<String>,
+    pub body: Bytes,
+    /// The body broke off.
+    pub broken: bool,
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {:?} {}", self.status, self.headers, self.text())
+    }
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|it| panic!("{it}: {self:?}"))
+    }
+
+    pub(crate) fn items(&self) -> Vec<Value> {
+        self.json()["items"].as_array().unwrap_or_else(|| panic!("no items: {self:?}")).clone()
+    }
+
+    pub(crate) fn id(&self) -> TaskId {
+        self.json()["id"].as_str().unwrap().parse().unwrap()
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).unwrap_or_else(|| panic!("no {name}: {self:?}")).to_str().unwrap()
+    }
+
+    /// `status code: detail` of a problem, after its form was checked.
+    pub(crate) fn problem(&self) -> String {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
+        let body = self.json();
+        assert_eq!(body["status"], self.status.as_u16(), "{self:?}");
+        let code = body["code"].as_str().unwrap();
+        assert_eq!(body["type"], format!("https://supercargo.dev/problems/{code}"));
+        assert!(body["instance"].as_str().unwrap().starts_with("urn:request:"));
+        let detail = body["detail"].as_str().unwrap();
+        assert!(!detail.contains('\n'), "{detail}");
+        format!("{} {code}: {detail}", self.status.as_u16())
+    }
+
+    /// The body with ids and times named, for snapshots.
+    pub(crate) fn stable(&self) -> String {
+        let mut body = self.json();
+        stabilise(&mut body);
+        let reason = self.reason.as_ref().map(|it| format!(" {it}")).unwrap_or_default();
+        format!(
+            "{}{reason}\n{}",
+            self.status.as_u16(),
+            serde_json::to_string_pretty(&body).unwrap()
+        )
+    }
+}
+
+fn stabilise(value: &mut Value) {
+    match value {
+        Value::String(text) if text.parse::<jiff::Timestamp>().is_ok() => "[time]".clone_into(text),
+        Value::String(text) => {
+            let is_id = |it: &str| uuid::Uuid::try_parse(it).is_ok();
+            let find =
+                |text: &str| (0..text.len()).find(|at| text.get(*at..at + 36).is_some_and(is_id));
+            while let Some(at) = find(text) {
+                text.replace_range(at..at + 36, "[id]");
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(stabilise),
+        Value::Object(fields) => fields.values_mut().for_each(stabilise),
+        _ => {}
+    }
+}
+
+/// Logs by task and attempt.
+#[derive(Default)]
+pub(crate) struct FakeLogs {
+    pub texts: Mutex<HashMap<(TaskId, i32), &'static [u8]>>,
+}
+
+impl LogSource for FakeLogs {
+    fn stream(
+        &self,
+        task: TaskId,
+        attempt: Option<AttemptNo>,
+        offset: u64,
+        follow: bool,
+    ) -> BoxStream<'static, Result<Bytes, store::Error>> {
+        let attempt = attempt.map_or(1, |it| it.0);
+        let texts = self.texts.lock().unwrap();
+        let Some(text) = texts.get(&(task, attempt)) else {
+            let error = store::Error::Corrupt("no such chunk".to_owned());
+            return stream::once(async { Err(error) }).boxed();
+        };
+        let rest = text.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
+        let log = stream::iter([Ok(Bytes::from_static(rest))]);
+        if follow { log.chain(stream::pending()).boxed() } else { log.boxed() }
+    }
+}
+
+/// Whoever asks for this object panics.
+pub const PANICS: &str = "panics";
+
+#[derive(Default)]
+pub(crate) struct FakeObjects {
+    pub objects: Mutex<HashMap<String, &'static [u8]>>,
+}
+
+#[async_trait::async_trait]
+impl ObjectSource for FakeObjects {
+    async fn open(&self, object_key: &str) -> io::Result<(u64, Box<dyn AsyncRead + Send + Unpin>)> {
+        assert_ne!(object_key, PANICS, "asked for the object that panics");
+        let bytes = self.objects.lock().unwrap().get(object_key).copied();
+        let bytes = bytes.ok_or(io::ErrorKind::NotFound)?;
+        Ok((bytes.len() as u64, Box::new(bytes)))
+    }
+}

@@ -1,0 +1,162 @@
+//! The engine that is there, and engines of a test's own that may be killed.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bollard::{API_DEFAULT_VERSION, Docker};
+use futures_util::StreamExt as _;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use super::{eventually, within};
+
+pub(crate) const SOCKET: &str = "/var/run/docker.sock";
+pub(crate) const IMAGE: &str = "busybox:latest";
+
+/// Whether tests of this backend must run: where they are skipped, nobody sees them fail.
+fn required(backend: &str) -> bool {
+    let list = std::env::var("SUPERCARGO_TEST_REQUIRE").unwrap_or_default();
+    list.split(',').any(|it| it.trim() == backend)
+        || std::env::var("CI").is_ok_and(|it| it == "true")
+}
+
+/// The local engine with the image that tests use, or the reason why its tests are skipped.
+pub(crate) async fn local() -> Option<PathBuf> {
+    let why = match docker(Path::new(SOCKET)) {
+        Err(error) => error,
+        Ok(docker) => match docker.inspect_image(IMAGE).await {
+            Ok(_) => return Some(PathBuf::from(SOCKET)),
+            Err(error) => error.to_string(),
+        },
+    };
+    assert!(!required("docker"), "the tests of docker must run here, and can't: {why}");
+    println!("skipped: no Docker engine with {IMAGE} at {SOCKET}: {why}");
+    None
+}
+
+pub(crate) fn docker(socket: &Path) -> Result<Docker, String> {
+    let socket = socket.to_str().unwrap_or_default();
+    Docker::connect_with_unix(socket, 60, API_DEFAULT_VERSION).map_err(|it| it.to_string())
+}
+
+/// A dockerd of its own: it may be killed.
+pub(crate) struct OwnEngine {
+    folder: TempDir,
+    process: Option<Child>,
+}
+
+impl OwnEngine {
+    /// Started, with the image of the local engine.
+    pub(crate) async fn start() -> Option<Self> {
+        let local = local().await?;
+        // Paths of sockets are short: 107 bytes.
+        let folder = tempfile::Builder::new().prefix("sce").tempdir().unwrap();
+        // Its own key: the key is where its id comes from, and the default one is the machine's.
+        let config = serde_json::json!({"deprecated-key-path": folder.path().join("key.json")});
+        std::fs::write(folder.path().join("daemon.json"), config.to_string()).unwrap();
+        let mut engine = Self { folder, process: None };
+        engine.run().await;
+        let image: Vec<u8> = docker(&local)
+            .unwrap()
+            .export_image(IMAGE)
+            .map(|it| it.unwrap().to_vec())
+            .concat()
+            .await;
+        let docker = docker(&engine.socket()).unwrap();
+        let options = bollard::query_parameters::ImportImageOptionsBuilder::new().build();
+        let mut steps = docker.import_image(options, bollard::body_full(image.into()), None);
+        while let Some(step) = steps.next().await {
+            step.unwrap();
+        }
+        Some(engine)
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("d.sock")
+    }
+
+    /// Starts it, first or again.
+    pub(crate) async fn run(&mut self) {
+        let path = |name: &str| self.folder.path().join(name).display().to_string();
+        let log = std::fs::File::options().create(true).append(true).open(path("log")).unwrap();
+        // A killed one leaves it behind.
+        std::fs::remove_file(path("pid")).ok();
+        // A network of its own: an engine without a bridge removes docker0, and with one it shares it.
+        let process = Command::new("unshare")
+            .args(["--net", "dockerd"])
+            .args(["--host", &format!("unix://{}", path("d.sock"))])
+            .args([
+                "--data-root",
+                &path("data"),
+                "--exec-root",
+                &path("exec"),
+                "--pidfile",
+                &path("pid"),
+            ])
+            .args(["--config-file", &path("daemon.json"), "--iptables=false"])
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("dockerd is not installed");
+        self.process = Some(process);
+        let socket = self.socket();
+        eventually("an engine of our own answers", || async {
+            match docker(&socket) {
+                Ok(docker) => docker.ping().await.is_ok(),
+                Err(_) => false,
+            }
+        })
+        .await;
+    }
+
+    /// SIGKILL: as a crash.
+    pub(crate) async fn crash(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.start_kill().unwrap();
+            within("the engine is dead", process.wait()).await.unwrap();
+            self.end_containerd();
+        }
+    }
+
+    /// Its containerd dies with it. A next one must not take the dying one for a living one.
+    fn end_containerd(&self) {
+        let file = self.folder.path().join("exec/containerd/containerd.pid");
+        let pid = std::fs::read_to_string(&file).ok().and_then(|it| it.trim().parse().ok());
+        if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
+        }
+        std::fs::remove_file(file).ok();
+    }
+
+    /// SIGTERM: as a restart by the system.
+    pub(crate) async fn stop(&mut self) {
+        if let Some(process) = &mut self.process {
+            terminate(process);
+            within("the engine stops", process.wait()).await.unwrap();
+            self.process = None;
+        }
+    }
+}
+
+impl Drop for OwnEngine {
+    fn drop(&mut self) {
+        let Some(process) = &mut self.process else { return };
+        // It stops what runs in it.
+        terminate(process);
+        for _ in 0..200 {
+            if process.try_wait().is_ok_and(|it| it.is_some()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        process.start_kill().ok();
+    }
+}
+
+fn terminate(process: &Child) {
+    let pid =
+        process.id().and_then(|it| i32::try_from(it).ok()).and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
+    }
+}

@@ -1,0 +1,232 @@
+//! The real binary as a process of its own, with a data directory of its own.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::until;
+
+/// How to start it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Options {
+    /// Another engine than the machine's.
+    pub docker_host: Option<String>,
+    /// Another database than the private one.
+    pub database_url: Option<String>,
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+}
+
+/// A running service. Dropped, it and its Postgres are gone.
+#[derive(Debug)]
+pub(crate) struct Service {
+    child: Child,
+    data_dir: TempDir,
+    options: Options,
+    pub url: String,
+    pub token: String,
+    client: reqwest::Client,
+}
+
+/// An answer, read.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub status: u16,
+    pub headers: reqwest::header::HeaderMap,
+    pub bytes: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.bytes)))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
+    }
+}
+
+impl Service {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(Options::default()).await
+    }
+
+    pub(crate) async fn start_with(options: Options) -> Self {
+        // Its own Postgres runs as another user, who has to be able to get here.
+        let data_dir = tempfile::Builder::new().prefix("sc-it-").tempdir_in("/var/tmp").unwrap();
+        super::open_to_others(data_dir.path());
+        let child = spawn(data_dir.path(), &options);
+        // The provider of a client in the same process; another test may have set it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client =
+            reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let (url, token) = (String::new(), String::new());
+        let mut service = Self { child, data_dir, options, url, token, client };
+        service.until_ready().await;
+        service
+    }
+
+    pub(crate) fn data_dir(&self) -> &Path {
+        self.data_dir.path()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    async fn until_ready(&mut self) {
+        let folder = self.data_dir.path().join("data");
+        let pid = self.child.id();
+        let service = until("the service is up", Duration::from_mins(1), async || {
+            let text = std::fs::read_to_string(folder.join("service.json")).ok()?;
+            let service: Value = serde_json::from_str(&text).ok()?;
+            (service["pid"] == pid).then_some(service)
+        })
+        .await;
+        service["url"].as_str().unwrap().clone_into(&mut self.url);
+        // There is none where none is asked for.
+        let token = std::fs::read_to_string(folder.join("admin.token")).unwrap_or_default();
+        self.token = token.trim().to_owned();
+        until("it is ready", Duration::from_secs(20), async || {
+            let answer = self.client.get(format!("{}/readyz", self.url)).send().await.ok()?;
+            answer.status().is_success().then_some(())
+        })
+        .await;
+    }
+
+    /// The end without notice.
+    pub(crate) fn kill9(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again on the same data.
+    pub(crate) async fn restart(&mut self) {
+        self.child = spawn(self.data_dir.path(), &self.options);
+        self.until_ready().await;
+    }
+
+    /// The end in order: SIGTERM, and what it exits with.
+    pub(crate) fn stop(&mut self) -> std::process::ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap()
+    }
+
+    pub(crate) async fn request(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        self.try_request(method, path, body).await.unwrap()
+    }
+
+    pub(crate) async fn try_request(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> reqwest::Result<Answer> {
+        let url = if path.starts_with("/api/") || path == "/readyz" {
+            format!("{}{path}", self.url)
+        } else {
+            format!("{}/api/v1{path}", self.url)
+        };
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let mut request = self.client.request(method, url).bearer_auth(&self.token);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await?;
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        Ok(Answer { status, headers, bytes: answer.bytes().await?.to_vec() })
+    }
+
+    /// Submits, and gives the id.
+    pub(crate) async fn submit(&self, task: Value) -> String {
+        let answer = self.request("POST", "/tasks", Some(&task)).await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+        answer.json()["id"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn task(&self, id: &str) -> Value {
+        let answer = self.request("GET", &format!("/tasks/{id}"), None).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()
+    }
+
+    pub(crate) async fn until_state(&self, id: &str, state: &str) -> Value {
+        until(&format!("task {id} is {state}"), Duration::from_mins(1), async || {
+            let task = self.try_request("GET", &format!("/tasks/{id}"), None).await.ok()?;
+            let task = serde_json::from_slice::<Value>(&task.bytes).ok()?;
+            (task["state"] == state).then_some(task)
+        })
+        .await
+    }
+
+    /// Waits for the end, whatever it is.
+    pub(crate) async fn ended(&self, id: &str) -> Value {
+        until(&format!("task {id} has ended"), Duration::from_secs(90), async || {
+            let task = self.try_request("GET", &format!("/tasks/{id}"), None).await.ok()?;
+            let task = serde_json::from_slice::<Value>(&task.bytes).ok()?;
+            let state = task["state"].as_str()?;
+            ["succeeded", "failed", "skipped", "cancelled"].contains(&state).then_some(task)
+        })
+        .await
+    }
+
+    pub(crate) async fn log(&self, id: &str) -> String {
+        self.request("GET", &format!("/tasks/{id}/logs"), None).await.text()
+    }
+
+    /// The command line, as its user would call it here.
+    pub(crate) fn cli(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_supercargo"));
+        command.args(args).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("SUPERCARGO__DATA_DIR", self.data_dir.path().join("data"));
+        command
+    }
+}
+
+fn spawn(data_dir: &Path, options: &Options) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_supercargo"));
+    command
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(data_dir.join("data"))
+        .args(&options.args)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("SUPERCARGO__TELEMETRY__LOG", "info")
+        .envs(options.env.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    if let Some(host) = options.docker_host.clone().or_else(|| std::env::var("DOCKER_HOST").ok()) {
+        command.env("DOCKER_HOST", host);
+    }
+    if let Some(url) = &options.database_url {
+        command.env("DATABASE_URL", url);
+    }
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(data_dir.join("service.log"))
+        .unwrap();
+    command.stderr(log).spawn().unwrap()
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.data_dir.path().join("service.log"));
+            eprintln!("--- the log of the service\n{}", log.unwrap_or_default());
+        }
+        // In order, so that its Postgres goes with it; a start after a kill is for the test to make.
+        let pid = rustix::process::Pid::from_child(&self.child);
+        if self.child.try_wait().is_ok_and(|it| it.is_none()) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let _ = self.child.wait();
+        } else {
+            super::end_private_postgres(&self.data_dir.path().join("data"));
+        }
+    }
+}
