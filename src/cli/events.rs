@@ -9,7 +9,7 @@ use super::format::{self, Format, FormatArgs, Table};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Id of the task, or "key:" and its run key
+    /// Id of the task
     id: String,
 
     #[command(flatten)]
