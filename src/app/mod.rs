@@ -351,6 +351,7 @@ impl Parts<'_> {
                 allowed_hosts: config.http.allowed_hosts.clone(),
                 allowed_origins: config.http.allowed_origins.clone(),
                 body_limit: config.http.body_limit,
+                body_timeout: config.http.body_timeout,
                 metrics_open: config.http.metrics_open,
                 batch_limit: config.limits.batch,
                 public_url: None,

@@ -8,6 +8,8 @@
 #![expect(clippy::print_stderr, reason = "what is skipped, and the log of a service that failed")]
 
 mod api;
+mod cli;
+mod config;
 mod e2e;
 mod runner_conformance;
 mod store;
