@@ -97,6 +97,49 @@ async fn a_task_gets_its_environment_limits_and_labels() {
 }
 
 #[tokio::test]
+async fn a_plain_task_costs_few_calls() {
+    run(Subject::docker(), |subject: Arc<Subject>| async move {
+        let attempt = subject.attempt(task("true", &[]));
+        let before = subject.requests();
+        let launched = attempt.launch(&*subject.runner).await;
+        attempt.exit_code(&*subject.runner, &launched.handle).await;
+        log(&*subject.runner, &launched.handle, None, false).await;
+        subject.runner.collect(&launched.handle, &wanted(&[]), &Sink::default()).await.unwrap();
+        subject.runner.cleanup(&attempt.key, Disposal::Remove).await.unwrap();
+        let mut calls: Vec<_> = subject.requests().split_off(before.len());
+        // The session asks the engine every few seconds.
+        calls.retain(|it| !it.contains("/info") && !it.contains("/containers/json"));
+        let mut calls: Vec<_> = calls
+            .iter()
+            .map(|it| {
+                let mut words = it.split(' ');
+                let method = words.next().unwrap_or_default();
+                let path = words.next().unwrap_or_default().split('?').next().unwrap_or_default();
+                format!("{method} {}", path.rsplit('/').next().unwrap_or_default())
+            })
+            .collect();
+        // `wait` looks once at first and once after the death, or finds it dead at once.
+        calls.dedup();
+        let name = naming::sandbox_name(&attempt.key);
+        assert_eq!(
+            calls,
+            [
+                "POST create",
+                "GET json",
+                "POST start",
+                "GET json",
+                "GET logs",
+                "HEAD archive",
+                // A 404: is the container there at all?
+                "GET json",
+                &format!("DELETE {name}"),
+            ]
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn no_container_or_volume_stays_behind() {
     run(Subject::docker(), |subject: Arc<Subject>| async move {
         let engine = docker(SOCKET.as_ref()).unwrap();

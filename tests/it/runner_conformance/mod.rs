@@ -3,6 +3,7 @@
 //! `SUPERCARGO_TEST_REQUIRE=docker` or `CI=true` they fail instead.
 
 mod docker_only;
+mod docker_pull;
 mod launch;
 mod life;
 mod logs;

@@ -30,7 +30,7 @@ pub(crate) async fn local() -> Option<PathBuf> {
         },
     };
     assert!(!required("docker"), "the tests of docker must run here, and can't: {why}");
-    println!("skipped: no Docker engine with {IMAGE} at {SOCKET}: {why}");
+    eprintln!("skipped: no Docker engine with {IMAGE} at {SOCKET}: {why}");
     None
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod containers;
 pub(crate) mod database;
 pub(crate) mod engine;
 pub(crate) mod proxy;
+pub(crate) mod registry;
 pub(crate) mod sandbox;
 pub(crate) mod service;
 pub(crate) mod subject;

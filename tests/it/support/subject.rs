@@ -131,6 +131,14 @@ impl Subject {
         }
     }
 
+    /// What the engine was asked, where that goes over a wire.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        match &self.backend {
+            Backend::Fake(_) => Vec::new(),
+            Backend::Docker(proxy) => proxy.requests(),
+        }
+    }
+
     /// Somebody else removes the sandbox.
     pub(crate) async fn remove_behind_its_back(&self, key: &SandboxKey) {
         self.another().await.cleanup(key, Disposal::Remove).await.unwrap();
