@@ -24,7 +24,7 @@ run: setup ## build and start the service, and stay (state in .dev/)
 test: setup ## run every test
 	scripts/test-services cargo test --locked $(ARGS)
 
-bench: setup ## run the measurements of benches/, a JSON line for each
+bench: setup ## run the measurements of benches/, a JSON line for each (a smoke run: ARGS='-- --quick')
 	cargo bench --locked --bench '*' $(ARGS)
 
 fmt: ## format the sources

@@ -90,7 +90,7 @@ impl Service {
         service["url"].as_str().unwrap().clone_into(&mut self.url);
         // There is none where none is asked for.
         let token = std::fs::read_to_string(folder.join("admin.token")).unwrap_or_default();
-        self.token = token.trim().to_owned();
+        token.trim().clone_into(&mut self.token);
         until("it is ready", Duration::from_secs(20), async || {
             let answer = self.client.get(format!("{}/readyz", self.url)).send().await.ok()?;
             answer.status().is_success().then_some(())
