@@ -123,8 +123,9 @@ throwaway_postgres() {
     remove_left_over_postgres
     throwaway=$(mktemp -d "$throwaway_prefix.XXXXXX")
     trap stop_throwaway_postgres EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM HUP
+    # Not by way of the EXIT trap: bash may lose it when a Ctrl-C lands as a pipeline starts.
+    trap 'trap - EXIT; stop_throwaway_postgres; exit 130' INT
+    trap 'trap - EXIT; stop_throwaway_postgres; exit 143' TERM HUP
     printf '%s\n' $$ >"$throwaway/owner"
     mkdir -m 0700 "$throwaway"/{data,socket}
     chmod 0711 "$throwaway"

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 use serde_json::Value;
 
 use super::problem::{Problem, ProblemKind};
-use super::state::App;
+use super::state::{App, Settings};
 use crate::auth;
 use crate::ids::TaskId;
 use crate::store::Principal;
@@ -126,7 +126,7 @@ impl FromRequest<App> for JsonBody {
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let kind = body_kind(&parts.headers)?;
-        let bytes = read_body(&parts.headers, body, app.settings.body_limit).await?;
+        let bytes = read_body(&parts.headers, body, &app.settings).await?;
         let text = bytes.trim_ascii_start();
         if text.is_empty() {
             return Err(Problem::new(
@@ -180,12 +180,15 @@ fn unsupported(what: &str) -> Problem {
     Problem::new(ProblemKind::UnsupportedMediaType, detail)
 }
 
-/// Between two pieces of a body.
-const BODY_IDLE: Duration = Duration::from_secs(30);
 /// So much of a body that is too large is read and dropped: most clients only read the answer then.
 const DRAINED: usize = 64 << 20;
 
-async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
+async fn read_body(
+    headers: &HeaderMap,
+    body: Body,
+    settings: &Settings,
+) -> Result<Vec<u8>, Problem> {
+    let (limit, idle) = (settings.body_limit, settings.body_timeout);
     let declared = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|it| it.to_str().ok()?.parse::<usize>().ok())
@@ -194,14 +197,14 @@ async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<
     if declared > limit {
         // A client that asked first has not sent anything yet.
         if !headers.contains_key(header::EXPECT) {
-            drain(&mut stream).await;
+            drain(&mut stream, idle).await;
         }
         return Err(too_large(declared, limit));
     }
     let mut bytes = Vec::with_capacity(declared);
-    while let Some(piece) = next_piece(&mut stream).await? {
+    while let Some(piece) = next_piece(&mut stream, idle).await? {
         if bytes.len() + piece.len() > limit {
-            drain(&mut stream).await;
+            drain(&mut stream, idle).await;
             return Err(too_large(limit + 1, limit));
         }
         bytes.extend_from_slice(&piece);
@@ -209,8 +212,11 @@ async fn read_body(headers: &HeaderMap, body: Body, limit: usize) -> Result<Vec<
     Ok(bytes)
 }
 
-async fn next_piece(stream: &mut BodyDataStream) -> Result<Option<bytes::Bytes>, Problem> {
-    match tokio::time::timeout(BODY_IDLE, stream.next()).await {
+async fn next_piece(
+    stream: &mut BodyDataStream,
+    idle: Duration,
+) -> Result<Option<bytes::Bytes>, Problem> {
+    match tokio::time::timeout(idle, stream.next()).await {
         Ok(None) => Ok(None),
         Ok(Some(Ok(piece))) => Ok(Some(piece)),
         Ok(Some(Err(error))) => {
@@ -218,14 +224,14 @@ async fn next_piece(stream: &mut BodyDataStream) -> Result<Option<bytes::Bytes>,
         }
         Err(_) => Err(Problem::new(
             ProblemKind::RequestTimeout,
-            format!("nothing more of the body came for {} s", BODY_IDLE.as_secs()),
+            format!("nothing more of the body came for {} s", idle.as_secs()),
         )),
     }
 }
 
-async fn drain(stream: &mut BodyDataStream) {
+async fn drain(stream: &mut BodyDataStream, idle: Duration) {
     let mut left = DRAINED;
-    while let Ok(Some(piece)) = next_piece(stream).await {
+    while let Ok(Some(piece)) = next_piece(stream, idle).await {
         match left.checked_sub(piece.len()) {
             Some(it) => left = it,
             None => return,

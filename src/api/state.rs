@@ -26,6 +26,8 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     /// In bytes.
     pub body_limit: usize,
+    /// Between two pieces of a body.
+    pub body_timeout: Duration,
     /// Whether `/metrics` answers without a token.
     pub metrics_open: bool,
     /// Tasks in one batch.
@@ -44,6 +46,7 @@ impl Default for Settings {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             body_limit: 8 << 20,
+            body_timeout: Duration::from_secs(30),
             metrics_open: false,
             batch_limit: 1_000,
             public_url: None,

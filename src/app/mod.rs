@@ -257,7 +257,8 @@ impl App {
             tracing::warn!(tasks = self.tracker.len(), "some loops did not end in time");
         }
         files::remove_service(&self.config.data_dir);
-        self.store.close().await;
+        // A connection that hangs must not hold up the end.
+        let _ = tokio::time::timeout(LOOPS_DEADLINE, self.store.close()).await;
         if let Some(database) = self.database.lock().await.take() {
             database.stop().await;
         }
@@ -351,6 +352,7 @@ impl Parts<'_> {
                 allowed_hosts: config.http.allowed_hosts.clone(),
                 allowed_origins: config.http.allowed_origins.clone(),
                 body_limit: config.http.body_limit,
+                body_timeout: config.http.body_timeout,
                 metrics_open: config.http.metrics_open,
                 batch_limit: config.limits.batch,
                 public_url: None,

@@ -2,31 +2,47 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
-
 use crate::config::Config;
 use crate::ids::InstallationId;
-use crate::runner::Targets;
-use crate::runner::docker::{DockerConfig, DockerRunner};
 use crate::runner::fake::{FakeEngine, FakeRunner};
+use crate::runner::{Runner, Targets};
 
+#[cfg(feature = "docker")]
 const LOCAL: &str = "local";
 const SIMULATED: &str = "simulated";
 
 pub(super) fn names() -> Vec<String> {
-    vec![LOCAL.to_owned(), SIMULATED.to_owned()]
+    let names = [
+        #[cfg(feature = "docker")]
+        LOCAL,
+        SIMULATED,
+    ];
+    names.map(str::to_owned).to_vec()
 }
 
 pub(super) fn connect(config: &Config, installation: InstallationId) -> anyhow::Result<Targets> {
-    let docker = DockerRunner::new(DockerConfig {
+    let simulated = FakeRunner::new(FakeEngine::new(SIMULATED), installation);
+    let targets: [(&str, Arc<dyn Runner>); _] = [
+        #[cfg(feature = "docker")]
+        (LOCAL, Arc::new(docker(config, installation)?)),
+        (SIMULATED, Arc::new(simulated)),
+    ];
+    Ok(targets.into_iter().map(|(name, runner)| (name.to_owned(), runner)).collect())
+}
+
+#[cfg(feature = "docker")]
+fn docker(
+    config: &Config,
+    installation: InstallationId,
+) -> anyhow::Result<crate::runner::docker::DockerRunner> {
+    use anyhow::Context as _;
+
+    use crate::runner::docker::{DockerConfig, DockerRunner};
+
+    DockerRunner::new(DockerConfig {
         host: config.docker.host.clone(),
         log_max_bytes: config.limits.log,
         ..DockerConfig::new(installation)
     })
-    .context("the target \"local\"")?;
-    let simulated = FakeRunner::new(FakeEngine::new(SIMULATED), installation);
-    Ok(Targets::from([
-        (LOCAL.to_owned(), Arc::new(docker) as Arc<_>),
-        (SIMULATED.to_owned(), Arc::new(simulated) as Arc<_>),
-    ]))
+    .context("the target \"local\"")
 }

@@ -10,7 +10,7 @@ use super::submit::WaitArgs;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Id of the task, or "key:" and its run key
+    /// Id of the task
     id: String,
 
     #[command(flatten)]

@@ -9,7 +9,7 @@ use super::format::{self, Format, FormatArgs, Table};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Id of the task, or "key:" and its run key
+    /// Id of the task
     id: String,
 
     #[command(flatten)]
@@ -34,7 +34,11 @@ fn table(events: &Value) -> Table {
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        table.row(["at", "attempt", "source", "reason", "message"].map(cell));
+        // Always to the millisecond, so that the column lines up.
+        let at = cell("at");
+        let at = at.parse::<jiff::Timestamp>().map_or(at, |it| format!("{it:.3}"));
+        let rest = ["attempt", "source", "reason", "message"].map(cell);
+        table.row([at].into_iter().chain(rest));
     }
     table
 }

@@ -12,7 +12,7 @@ use super::submit::WaitArgs;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Id of the task, or "key:" and its run key
+    /// Id of the task
     id: String,
 
     #[command(flatten)]
@@ -73,12 +73,20 @@ impl fmt::Display for Details<'_> {
             }
         }
         for (name, value) in &task.outputs {
-            line("output", &format!("{name} = {value}"))?;
+            line("output", &format!("{name} = {}", output(value)))?;
         }
         for (name, value) in &task.labels {
             line("label", &format!("{name}={}", text(value)))?;
         }
         Ok(())
+    }
+}
+
+/// A file is shown by what it is, as `supercargo output` fetches it by its name.
+fn output(value: &Value) -> String {
+    match (&value["href"], value["size"].as_u64(), value["media_type"].as_str()) {
+        (Value::String(_), Some(size), Some(media_type)) => format!("{media_type}, {size} bytes"),
+        _ => value.to_string(),
     }
 }
 
@@ -103,7 +111,8 @@ mod tests {
             "failure": {"reason": "exit_nonzero", "class": "user", "message": "exited with code 3",
                         "log_tail": ["no \u{1b}[31msuch file", "bye"]},
             "conditions": [{"type": "target_unreachable", "message": "engine away", "since": "2026-11-21T09:00:00Z"}],
-            "outputs": {"words": 7},
+            "outputs": {"report": {"href": "/x", "media_type": "text/csv", "path": "/r", "sha256": "ab", "size": 12},
+                        "words": 7},
             "timings": {"queued_at": "2026-11-21T09:00:00.123456Z", "started_at": "2026-11-21T09:00:01Z",
                         "finished_at": "2026-11-21T09:00:01.25Z"},
             "labels": {"team": "a"}
@@ -126,6 +135,7 @@ finished   2026-11-21T09:00:01Z
 ran for    0.25 s
 attempt    1 failed: the engine was gone
 attempt    2 failed
+output     report = text/csv, 12 bytes
 output     words = 7
 label      team=a
 ";

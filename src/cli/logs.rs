@@ -9,7 +9,7 @@ use super::out;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Id of the task, or "key:" and its run key
+    /// Id of the task
     id: String,
 
     /// Go on until the task has ended, over restarts of the service too

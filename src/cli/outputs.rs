@@ -16,7 +16,7 @@ use super::out;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ListArgs {
-    /// Id of the task, or "key:" and its run key
+    /// Id of the task
     id: String,
 
     #[command(flatten)]
@@ -25,7 +25,7 @@ pub(crate) struct ListArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct FetchArgs {
-    /// Id of the task, or "key:" and its run key
+    /// Id of the task
     id: String,
 
     /// Name of the output

@@ -12,7 +12,7 @@ const TIMEOUT: Duration = Duration::from_mins(1);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Id of the task, or "key:" and its run key
+    /// Id of the task
     id: String,
 }
 

@@ -49,7 +49,7 @@ pub struct Http {
     pub allowed_origins: Vec<String>,
     pub body_limit: usize,
     pub header_timeout: Duration,
-    pub request_timeout: Duration,
+    pub body_timeout: Duration,
     pub shutdown_drain: Duration,
     pub metrics_open: bool,
 }
@@ -64,7 +64,7 @@ impl Http {
             body_limit: section.size("body_limit", ("1Ki", "1Gi")),
             header_timeout: section.duration("header_timeout", SECOND, 10 * MINUTE),
             // More than the longest wait, or every wait would end in it.
-            request_timeout: section.duration("request_timeout", 55 * SECOND, HOUR),
+            body_timeout: section.duration("body_timeout", SECOND, HOUR),
             shutdown_drain: section.duration("shutdown_drain", Duration::ZERO, HOUR),
             metrics_open: section.bool("metrics_open"),
         }

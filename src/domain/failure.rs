@@ -117,6 +117,15 @@ reasons! {
 }
 
 impl Reason {
+    /// Why a sandbox could not be started, by the exit code that engines give it.
+    pub const fn of_failed_start(code: i32) -> Self {
+        match code {
+            127 => Self::CommandNotFound,
+            126 => Self::CommandNotExecutable,
+            _ => Self::StartError,
+        }
+    }
+
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|it| it.as_str() == text)
     }

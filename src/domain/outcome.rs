@@ -142,13 +142,9 @@ pub fn judge(
                 _ => failed(Reason::ExitNonzero, format!("exited with code {code}{oom}")),
             }
         }
-        ExitStatus::StartFailed { code: 127, message } => {
-            failed(Reason::CommandNotFound, message.clone())
+        ExitStatus::StartFailed { code, message } => {
+            failed(Reason::of_failed_start(*code), message.clone())
         }
-        ExitStatus::StartFailed { code: 126, message } => {
-            failed(Reason::CommandNotExecutable, message.clone())
-        }
-        ExitStatus::StartFailed { message, .. } => failed(Reason::StartError, message.clone()),
         ExitStatus::EngineStopped { .. } => {
             failed(Reason::NodeLost, "the engine stopped while the container ran".to_owned())
         }

@@ -81,8 +81,9 @@ impl Pump {
         exited: CancellationToken,
         give_up: CancellationToken,
     ) -> Option<LogEnd> {
+        let mut fresh = !self.taken_over;
         loop {
-            let mut intake = match self.begin().await {
+            let mut intake = match self.begin(std::mem::take(&mut fresh)).await {
                 Ok(intake) => intake,
                 Err(Stop::Fenced) => return None,
                 Err(Stop::Moved) => continue,
@@ -95,8 +96,9 @@ impl Pump {
         }
     }
 
-    async fn begin(&self) -> Result<Intake, Stop> {
-        if !self.taken_over {
+    /// `fresh`: nobody can have stored anything yet.
+    async fn begin(&self, fresh: bool) -> Result<Intake, Stop> {
+        if fresh {
             return Ok(Intake::new(LogPosition::default(), self.limits));
         }
         let position = self
@@ -226,6 +228,9 @@ impl Pump {
                         return Ok(Reading::Broken(error.to_string()));
                     }
                     None => {
+                        if !follow && skip.is_unmet() {
+                            intake.seal.incomplete = true;
+                        }
                         if follow {
                             // More may come with the last reading; the rest goes with the end.
                             if !exited.is_cancelled() {

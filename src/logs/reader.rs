@@ -47,6 +47,7 @@ impl LogReader {
             attempt,
             goes_over: attempt.is_none(),
             offset: i64::try_from(offset).unwrap_or(i64::MAX),
+            seq: 0,
             ready: VecDeque::new(),
             done: false,
         };
@@ -64,12 +65,12 @@ impl LogReader {
         limit: usize,
     ) -> Result<Option<Vec<u8>>, Error> {
         let mut text = Vec::new();
-        let mut from = 0;
+        let mut seq = 0;
         loop {
             let chunks =
-                self.store.chunks_from(task, attempt_no, MAIN_CONTAINER, from, AT_ONCE).await?;
+                self.store.chunks_from(task, attempt_no, MAIN_CONTAINER, seq, 0, AT_ONCE).await?;
             let Some(last) = chunks.last() else { return Ok(Some(text)) };
-            from = last.byte_offset + i64::from(last.byte_len);
+            seq = last.seq + 1;
             for it in &chunks {
                 let frames = chunk::unpack(it).map_err(|it| Error::Corrupt(it.to_string()))?;
                 for frame in frames.iter().filter(|it| it.stream == LogStream::Stdout) {
@@ -91,6 +92,8 @@ struct Cursor {
     attempt: Option<AttemptNo>,
     goes_over: bool,
     offset: i64,
+    /// The next chunk to look for.
+    seq: i32,
     ready: VecDeque<Bytes>,
     done: bool,
 }
@@ -121,6 +124,7 @@ impl Cursor {
                 (Some(_), Some(task)) if task.attempt_no > attempt && self.goes_over => {
                     self.attempt = Some(attempt.next());
                     self.offset = 0;
+                    self.seq = 0;
                 }
                 (Some(subscription), Some(task))
                     if !task.state.is_terminal() && task.attempt_no == attempt =>
@@ -137,7 +141,7 @@ impl Cursor {
     async fn fill(&mut self, attempt: AttemptNo) -> Result<bool, Error> {
         let chunks = self
             .store
-            .chunks_from(self.task, attempt, MAIN_CONTAINER, self.offset, AT_ONCE)
+            .chunks_from(self.task, attempt, MAIN_CONTAINER, self.seq, self.offset, AT_ONCE)
             .await?;
         for it in &chunks {
             let frames = chunk::unpack(it).map_err(|it| Error::Corrupt(it.to_string()))?;
@@ -152,6 +156,7 @@ impl Cursor {
                 self.ready.push_back(text.slice(skip..));
             }
             self.offset = it.byte_offset + i64::from(it.byte_len);
+            self.seq = it.seq + 1;
         }
         Ok(!chunks.is_empty())
     }

@@ -30,6 +30,13 @@ fn key(frame: &LogFrame) -> Key {
     }
 }
 
+const fn slot(stream: LogStream) -> usize {
+    match stream {
+        LogStream::Stdout => 0,
+        LogStream::Stderr => 1,
+    }
+}
+
 /// The last frames that were taken in.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
@@ -37,16 +44,37 @@ pub(super) struct Recent {
     latest: Option<i64>,
     /// The latest time of a frame that is not remembered any more.
     forgotten: Option<i64>,
+    /// Of stdout and stderr: the line that has not ended.
+    open: [Option<OpenLine>; 2],
+}
+
+/// A line so long that it comes in several frames, which all carry the time of its beginning, however long
+/// ago that was.
+#[derive(Debug, Clone, Copy)]
+struct OpenLine {
+    at: i64,
+    /// Frames of it that were taken in.
+    taken: u32,
 }
 
 /// Drops the frames that were taken in before.
 #[derive(Debug, Default)]
 pub(super) struct Skip {
     counts: HashMap<Key, u32>,
+    /// What is older than this was taken in, but for the rest of open lines.
+    window: Option<i64>,
+    open: [Option<OpenLine>; 2],
 }
 
 impl Recent {
     pub(super) fn add(&mut self, frame: &LogFrame) {
+        let open = &mut self.open[slot(frame.stream)];
+        *open = if frame.bytes.ends_with(b"\n") {
+            None
+        } else {
+            let before = open.filter(|it| it.at == frame.at).map_or(0, |it| it.taken);
+            Some(OpenLine { at: frame.at, taken: before + 1 })
+        };
         self.latest = Some(self.latest.map_or(frame.at, |it| it.max(frame.at)));
         self.frames.push_back(key(frame));
         let horizon = self.latest.unwrap_or_default().saturating_sub(WINDOW_NANOS);
@@ -77,12 +105,28 @@ impl Recent {
         for it in self.frames.iter().filter(|it| it.at >= since) {
             *counts.entry(*it).or_insert(0) += 1;
         }
-        (Some(since), Skip { counts })
+        let from = self.open.iter().flatten().map(|it| it.at).fold(since, i64::min);
+        (Some(from), Skip { counts, window: Some(since), open: self.open })
     }
 }
 
 impl Skip {
+    /// Frames that were to come again and did not: the engine has lost them, and perhaps others.
+    pub(super) fn is_unmet(&self) -> bool {
+        !self.counts.is_empty()
+    }
+
     pub(super) fn is_known(&mut self, frame: &LogFrame) -> bool {
+        if self.window.is_some_and(|window| frame.at < window) {
+            return match &mut self.open[slot(frame.stream)] {
+                Some(open) if open.at == frame.at && open.taken == 0 => false,
+                Some(open) if open.at == frame.at => {
+                    open.taken -= 1;
+                    true
+                }
+                _ => true,
+            };
+        }
         if self.counts.is_empty() {
             return false;
         }
@@ -119,6 +163,33 @@ mod tests {
         assert!(skip.is_known(&frame(5, "a\n")));
         assert!(!skip.is_known(&frame(5, "a\n")));
         assert!(!skip.is_known(&frame(5, "b\n")));
+    }
+
+    #[test]
+    fn a_line_that_began_long_ago_goes_on_after_a_break() {
+        let piece = |text: &str| LogFrame { stream: LogStream::Stderr, ..frame(5, text) };
+        let log = [
+            piece("10%\r"),
+            piece("20%\r"),
+            frame(60_000_000_000, "a minute later\n"),
+            piece("30%\r"),
+            piece("done\n"),
+            frame(61_000_000_000, "end\n"),
+        ];
+        for taken in 0..=log.len() {
+            let mut recent = Recent::default();
+            for it in &log[..taken] {
+                recent.add(it);
+            }
+            let (since, mut skip) = recent.resume();
+            let rest: Vec<_> = log
+                .iter()
+                .filter(|it| since.is_none_or(|since| it.at >= since))
+                .filter(|it| !skip.is_known(it))
+                .cloned()
+                .collect();
+            assert_eq!(rest, log[taken..], "after {taken} frames");
+        }
     }
 
     proptest! {

@@ -30,9 +30,14 @@ impl Retention {
             for week in
                 self.store.drop_partitions_before(horizon, self.keep_keys.as_secs_f64()).await?
             {
-                // The rows first: a file without a row is garbage, a row without its file is a lie.
-                self.objects.remove_week(&week).await?;
                 tracing::info!(week, "dropped the history of a week");
+            }
+            // The rows first: a file without a row is garbage, a row without its file is a lie. What an
+            // earlier tick did not get to is found by its folder.
+            for week in self.objects.weeks().await? {
+                if self.store.is_dropped(&week, horizon).await? {
+                    self.objects.remove_week(&week).await?;
+                }
             }
         }
         Ok(Next::After(PERIOD))

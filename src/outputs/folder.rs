@@ -42,6 +42,16 @@ impl FolderStore {
         Ok((file.metadata().await?.len(), file))
     }
 
+    /// The weeks (`2026w47`) of tasks that have objects here.
+    pub async fn weeks(&self) -> io::Result<Vec<String>> {
+        let mut entries = fs::read_dir(&self.root).await?;
+        let mut weeks = Vec::new();
+        while let Some(entry) = entries.next_entry().await? {
+            weeks.extend(entry.file_name().into_string());
+        }
+        Ok(weeks)
+    }
+
     /// Removes every object of the tasks of one week (`2026w47`).
     pub async fn remove_week(&self, week: &str) -> io::Result<()> {
         match fs::remove_dir_all(self.path(week)?).await {
@@ -170,6 +180,7 @@ mod tests {
         file.read_to_string(&mut text).await.unwrap();
         assert_eq!((size, text.as_str()), (5, "hello"));
         let week = second.object_key.split('/').next().unwrap();
+        assert_eq!(store.weeks().await.unwrap(), [week]);
         store.remove_week(week).await.unwrap();
         assert!(store.get(&second.object_key).await.is_err());
     }

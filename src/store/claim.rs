@@ -123,13 +123,21 @@ impl Store {
         rows.into_iter().map(Row::into_claimed).collect()
     }
 
-    /// Takes back everything that this worker held before it was restarted.
-    pub async fn take_own(&self, worker: WorkerId) -> Result<Vec<ClaimedTask>, Error> {
+    /// Takes back what this worker holds and nobody drives: everything after a restart, and what it took
+    /// in a statement whose answer was lost. `driven` stays as it is.
+    pub async fn take_own(
+        &self,
+        worker: WorkerId,
+        driven: &[TaskId],
+    ) -> Result<Vec<ClaimedTask>, Error> {
+        let driven: Vec<_> = driven.iter().map(|it| it.uuid()).collect();
         let rows = sqlx::query_as!(
             Row,
             r#"
             with taken as (
-                update live_tasks set fence = fence + 1 where worker_id = $1 returning *
+                update live_tasks set fence = fence + 1
+                where worker_id = $1 and task_id <> all($2)
+                returning *
             )
             select c.task_id as "task_id!", s.run_id as "run_id!", c.attempt_id as "attempt_id!",
                    c.attempt_no as "attempt_no!", c.fence as "fence!", c.state as "state!",
@@ -138,6 +146,7 @@ impl Store {
             from taken c join task_specs s on s.task_id = c.task_id
             "#,
             worker.uuid(),
+            &driven,
         )
         .fetch_all(&self.pool)
         .await?;
@@ -186,7 +195,8 @@ impl Store {
     pub async fn unclaim(&self, task: TaskId, fence: Fence) -> Result<(), Error> {
         let updated = sqlx::query!(
             "update live_tasks
-             set state = 'queued', worker_id = null, engine_id = null, claimed_at = null, fence = fence + 1
+             set state = 'queued', worker_id = null, engine_id = null, claimed_at = null, fence = fence + 1,
+                 not_before = now() + interval '1 second'
              where task_id = $1 and fence = $2 and state = 'starting'",
             task.uuid(),
             fence.0,

@@ -123,22 +123,25 @@ impl Store {
         Ok(LogPosition { next_seq: row.next_seq, bytes: row.bytes, last_at: row.last_at })
     }
 
-    /// The chunks that hold bytes from `from` on, in order, at most `limit` of them.
+    /// The chunks from number `seq` on that hold bytes from `from` on, in order, at most `limit` of them.
     pub async fn chunks_from(
         &self,
         task: TaskId,
         attempt_no: AttemptNo,
         container: &str,
+        seq: i32,
         from: i64,
         limit: i64,
     ) -> Result<Vec<StoredChunk>, Error> {
         let rows = sqlx::query!(
             "select seq, byte_offset, byte_len, last_at, crc32c, encoding, data from log_chunks
-             where task_id = $1 and attempt_no = $2 and container = $3 and byte_offset + byte_len > $4
-             order by seq limit $5",
+             where task_id = $1 and attempt_no = $2 and container = $3 and seq >= $4
+               and byte_offset + byte_len > $5
+             order by seq limit $6",
             task.uuid(),
             attempt_no.0,
             container,
+            seq,
             from,
             limit,
         )

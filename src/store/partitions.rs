@@ -19,6 +19,8 @@ pub(super) async fn ensure(connection: &mut PgConnection) -> Result<(), Error> {
     Ok(())
 }
 
+const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
+
 const PARENTS: [&str; 6] =
     ["task_specs", "ended_tasks", "attempts", "outputs", "task_events", "log_chunks"];
 
@@ -29,7 +31,7 @@ impl Store {
     }
 
     /// Drops the partitions of weeks that ended before `horizon`, and the keys of their tasks. A week
-    /// that still has a live task is kept. Returns the weeks that went.
+    /// that still has a live task is kept, the others go. Returns the weeks that went.
     ///
     /// `keys_secs`: keys younger than that stay, even without their task.
     pub async fn drop_partitions_before(
@@ -37,21 +39,34 @@ impl Store {
         horizon: Timestamp,
         keys_secs: f64,
     ) -> Result<Vec<String>, Error> {
-        let oldest_live =
-            sqlx::query_scalar!("select task_id from live_tasks order by task_id limit 1")
-                .fetch_optional(&self.pool)
-                .await?;
         let mut dropped = Vec::new();
         for suffix in self.partition_weeks().await? {
             let Some(end) = week_end(&suffix) else { continue };
-            let bound = first_id_at(end);
-            if end > horizon || oldest_live.is_some_and(|it| it < bound) {
+            let ids = (first_id_at(end - WEEK), first_id_at(end));
+            if end > horizon || self.has_live(ids).await? {
                 continue;
             }
-            self.drop_week(&suffix, bound, keys_secs).await?;
+            self.drop_week(&suffix, ids, keys_secs).await?;
             dropped.push(suffix);
         }
         Ok(dropped)
+    }
+
+    /// Whether a week was over before `horizon` and has no partition any more: nothing of it is needed.
+    pub async fn is_dropped(&self, week: &str, horizon: Timestamp) -> Result<bool, Error> {
+        let over = week_end(week).is_some_and(|end| end <= horizon);
+        Ok(over && !self.partition_weeks().await?.iter().any(|it| it == week))
+    }
+
+    async fn has_live(&self, (first, end): (Uuid, Uuid)) -> Result<bool, Error> {
+        let live = sqlx::query_scalar!(
+            r#"select exists (select from live_tasks where task_id >= $1 and task_id < $2) as "live!""#,
+            first,
+            end
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(live)
     }
 
     async fn partition_weeks(&self) -> Result<Vec<String>, Error> {
@@ -68,12 +83,18 @@ impl Store {
             .collect())
     }
 
-    async fn drop_week(&self, suffix: &str, bound: Uuid, keys_secs: f64) -> Result<(), Error> {
+    async fn drop_week(
+        &self,
+        suffix: &str,
+        (first, end): (Uuid, Uuid),
+        keys_secs: f64,
+    ) -> Result<(), Error> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query!(
             "delete from idempotency_keys
-             where task_id < $1 and created_at < now() - make_interval(secs => $2)",
-            bound,
+             where task_id >= $1 and task_id < $2 and created_at < now() - make_interval(secs => $3)",
+            first,
+            end,
             keys_secs
         )
         .execute(&mut *transaction)
@@ -98,7 +119,7 @@ fn week_end(suffix: &str) -> Option<Timestamp> {
     )
     .ok()?;
     let start = monday.date().to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
-    start.checked_add(SignedDuration::from_hours(7 * 24)).ok()
+    start.checked_add(WEEK).ok()
 }
 
 /// The smallest UUIDv7 of a moment; `uuid_at` in SQL says the same.

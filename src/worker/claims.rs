@@ -49,6 +49,7 @@ async fn claim(shared: &Arc<Shared>) -> Result<Claimed, crate::store::Error> {
     if targets.is_empty() {
         return Ok(Claimed::Some);
     }
+    let _taking = shared.taking.lock().await;
     let claimed = shared.parts.store.claim(shared.parts.worker, &targets).await?;
     let full = targets.iter().any(|target| {
         let got = claimed.iter().filter(|it| it.target == target.name).count();
@@ -78,32 +79,43 @@ fn reachable(shared: &Shared) -> Vec<ClaimTarget> {
         .collect()
 }
 
-/// Takes over from workers that are gone.
-pub(super) async fn take_expired(shared: Arc<Shared>) {
-    let parts = &shared.parts;
+/// Takes over from workers that are gone, and what this one holds without knowing.
+pub(super) async fn take_over(shared: Arc<Shared>) {
     loop {
         tokio::select! {
             () = shared.draining.cancelled() => return,
-            () = tokio::time::sleep(parts.settings.heartbeat) => {}
+            () = tokio::time::sleep(shared.parts.settings.heartbeat) => {}
         }
         if !shared.lease.is_valid() {
             continue;
         }
-        let lease = parts.settings.lease.as_secs_f64();
-        match parts.store.take_expired(parts.worker, lease, &reachable(&shared)).await {
-            Ok(taken) => {
-                if !taken.is_empty() {
-                    tracing::warn!(tasks = taken.len(), "taking over from a worker that is gone");
-                }
-                for it in taken {
-                    Shared::supervise(&shared, it, true);
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the tasks of dead workers could not be taken over");
-            }
+        if let Err(error) = take_what_is_not_driven(&shared).await {
+            tracing::warn!(%error, "tasks that nobody drives could not be taken over");
         }
     }
+}
+
+async fn take_what_is_not_driven(shared: &Arc<Shared>) -> Result<(), crate::store::Error> {
+    let parts = &shared.parts;
+    let _taking = shared.taking.lock().await;
+    let driven: Vec<_> = shared.stops().keys().copied().collect();
+    let mut taken = parts.store.take_own(parts.worker, &driven).await?;
+    if !taken.is_empty() {
+        tracing::warn!(
+            tasks = taken.len(),
+            "driving tasks that were taken in a statement without an answer"
+        );
+    }
+    let lease = parts.settings.lease.as_secs_f64();
+    let expired = parts.store.take_expired(parts.worker, lease, &reachable(shared)).await?;
+    if !expired.is_empty() {
+        tracing::warn!(tasks = expired.len(), "taking over from a worker that is gone");
+    }
+    taken.extend(expired);
+    for it in taken {
+        Shared::supervise(shared, it, true);
+    }
+    Ok(())
 }
 
 /// Brings requests to stop to the supervisors.
@@ -114,7 +126,7 @@ pub(super) async fn watch_stops(shared: Arc<Shared>) {
             Ok(requests) => {
                 let stops = shared.stops();
                 for request in requests {
-                    if let Some(stop) = stops.get(&request.task) {
+                    if let Some((_, stop)) = stops.get(&request.task) {
                         stop.send_if_modified(|it| {
                             let new = it.is_none();
                             it.get_or_insert(request.reason);

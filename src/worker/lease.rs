@@ -79,7 +79,15 @@ pub(super) async fn run(shared: Arc<Shared>) {
             () = health.changed() => parts.wake.queued(),
         }
         let asked_at = Instant::now();
-        wait = match parts.store.heartbeat(parts.worker, lease.epoch, &health.current()).await {
+        let targets = health.current();
+        let asked = parts.store.heartbeat(parts.worker, lease.epoch, &targets);
+        // A connection may hang for long where the other side is just gone.
+        let Ok(renewed) = tokio::time::timeout(parts.settings.heartbeat, asked).await else {
+            tracing::warn!("the lease could not be renewed in time");
+            wait = Duration::from_millis(500);
+            continue;
+        };
+        wait = match renewed {
             Ok(true) => {
                 lease.renewed(asked_at);
                 parts.settings.heartbeat

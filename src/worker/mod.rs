@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::domain::outcome::StopReason;
-use crate::ids::{InstallationId, TaskId, WorkerId};
+use crate::ids::{Fence, InstallationId, TaskId, WorkerId};
 use crate::logs::pump;
 use crate::logs::reader::LogReader;
 use crate::outputs::FolderStore;
@@ -68,13 +68,22 @@ pub struct Worker {
     shared: Arc<Shared>,
 }
 
+/// A database that does not answer must not hold up a stop.
+const RELEASE_DEADLINE: Duration = Duration::from_secs(5);
+
+type Stops = HashMap<TaskId, (Fence, watch::Sender<Option<StopReason>>)>;
+
 #[derive(Debug)]
 struct Shared {
     parts: Parts,
     reader: LogReader,
     lease: Lease,
     slots: Slots,
-    stops: Mutex<HashMap<TaskId, watch::Sender<Option<StopReason>>>>,
+    /// The way to the supervisor of each task, and the fence that it has: a task that is claimed again may
+    /// have two for a moment, of which the older one only cleans up.
+    stops: Mutex<Stops>,
+    /// Held while attempts are taken from the database and given to supervisors.
+    taking: tokio::sync::Mutex<()>,
     /// No more tasks are claimed.
     draining: CancellationToken,
     /// Supervisors leave their sandboxes running and end.
@@ -93,12 +102,13 @@ impl Worker {
             lease: Lease::new(epoch, parts.settings.lease),
             slots: Slots::new(parts.settings.concurrency, parts.settings.starts),
             stops: Mutex::default(),
+            taking: tokio::sync::Mutex::default(),
             draining: CancellationToken::new(),
             detach: CancellationToken::new(),
             supervisors: TaskTracker::new(),
             parts,
         });
-        let own = shared.parts.store.take_own(shared.parts.worker).await?;
+        let own = shared.parts.store.take_own(shared.parts.worker, &[]).await?;
         if !own.is_empty() {
             tracing::info!(tasks = own.len(), "taking back the tasks of before the restart");
         }
@@ -107,7 +117,7 @@ impl Worker {
         }
         tracker.spawn(lease::run(Arc::clone(&shared)));
         tracker.spawn(claims::run(Arc::clone(&shared)));
-        tracker.spawn(claims::take_expired(Arc::clone(&shared)));
+        tracker.spawn(claims::take_over(Arc::clone(&shared)));
         tracker.spawn(claims::watch_stops(Arc::clone(&shared)));
         Ok(Self { shared })
     }
@@ -135,7 +145,7 @@ impl Worker {
         };
         shared.lease.stop();
         let released = shared.parts.store.release_lease(shared.parts.worker, shared.lease.epoch());
-        if let Err(error) = released.await {
+        if let Ok(Err(error)) = tokio::time::timeout(RELEASE_DEADLINE, released).await {
             tracing::warn!(%error, "the lease could not be given up, others wait for it to expire");
         }
         left
@@ -146,19 +156,21 @@ impl Shared {
     /// Starts the supervisor of an attempt that this worker holds.
     fn supervise(self: &Arc<Self>, claimed: ClaimedTask, taken_over: bool) {
         let (stop, stopped) = watch::channel(claimed.stop);
-        self.stops().insert(claimed.task, stop);
+        let fence = claimed.fence;
+        self.stops().insert(claimed.task, (fence, stop));
         let shared = Arc::clone(self);
         let slot = self.slots.take(&claimed.target, taken_over);
         self.supervisors.spawn(async move {
             let task = claimed.task;
             supervisor::run(&shared, claimed, taken_over, stopped, slot).await;
-            shared.stops().remove(&task);
+            let mut stops = shared.stops();
+            if stops.get(&task).is_some_and(|(held, _)| *held == fence) {
+                stops.remove(&task);
+            }
         });
     }
 
-    fn stops(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<TaskId, watch::Sender<Option<StopReason>>>> {
+    fn stops(&self) -> std::sync::MutexGuard<'_, Stops> {
         self.stops.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,10 +1,15 @@
 //! The integration tests: one binary, since linking is what takes time.
 
-#![expect(clippy::disallowed_methods, reason = "tests spawn tasks, read the environment, ask the time")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests spawn tasks, read the environment, ask the time"
+)]
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 #![expect(clippy::print_stderr, reason = "what is skipped, and the log of a service that failed")]
 
 mod api;
+mod cli;
+mod config;
 mod e2e;
 mod runner_conformance;
 mod store;

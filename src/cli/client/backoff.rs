@@ -12,7 +12,7 @@ const LONGEST: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Backoff {
     patience: Duration,
-    quiet: bool,
+    announced: bool,
     since: Option<Instant>,
     next: Duration,
 }
@@ -20,7 +20,7 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// Gives up when the service was away for `patience` at a stretch.
     pub(crate) fn new(patience: Duration) -> Self {
-        Self { patience, quiet: false, since: None, next: FIRST }
+        Self { patience, announced: false, since: None, next: FIRST }
     }
 
     /// Waits before the next try. The error comes back where trying again is no use.
@@ -34,9 +34,9 @@ impl Backoff {
             return Err(error);
         }
         // One that is over with the next try is nobody's concern.
-        if self.next > FIRST && !self.quiet {
-            out::note(format!("{error}; trying again"));
-            self.quiet = true;
+        if self.next > FIRST && !self.announced {
+            out::note(error.passing());
+            self.announced = true;
         }
         tokio::time::sleep(self.next).await;
         self.next = (self.next * 2).min(LONGEST);
@@ -45,7 +45,7 @@ impl Backoff {
 
     /// The service answered.
     pub(crate) fn reset(&mut self) {
-        if self.quiet {
+        if self.announced {
             out::note("the service is back");
         }
         *self = Self::new(self.patience);

@@ -24,14 +24,9 @@ pub(crate) struct Options {
     #[arg(env = "SUPERCARGO_URL", hide_env_values = true)]
     pub(crate) url: Option<String>,
 
-    /// Token for the service [default: the administrator's, for a service on this machine]
-    #[arg(
-        long,
-        global = true,
-        env = "SUPERCARGO_TOKEN",
-        value_name = "TOKEN",
-        hide_env_values = true
-    )]
+    /// Token for the service [default: the administrator's, on this machine]
+    #[arg(long, global = true, value_name = "TOKEN", help_heading = HEADING)]
+    #[arg(env = "SUPERCARGO_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<Token>,
 
     /// Where the service keeps its data

@@ -55,6 +55,16 @@ impl Error {
         }
     }
 
+    /// What to say while it may pass; how to start a service is no advice to somebody who had one.
+    pub(super) fn passing(&self) -> String {
+        match self {
+            Self::NotRunning { url, reason } | Self::Network { url, reason } => {
+                format!("the service at {url} is away ({reason}): trying again")
+            }
+            other => format!("{other}: trying again"),
+        }
+    }
+
     /// Whether the same request may well succeed in a moment, as during a restart of the service.
     pub(crate) fn is_passing(&self) -> bool {
         match self {

@@ -96,6 +96,8 @@ pub enum Event {
     Refused(Failure),
     /// The answer of the engine was lost.
     AnswerLost,
+    /// The engine was asked and could not be reached, at this time.
+    NoAnswer(Timestamp),
     /// A stop signal was sent.
     Signalled { reason: StopReason, at: Timestamp },
     /// The kill was sent.
@@ -116,6 +118,7 @@ impl Event {
             Self::Started(_) => "started",
             Self::Refused(_) => "refused",
             Self::AnswerLost => "answer lost",
+            Self::NoAnswer(_) => "no answer",
             Self::Signalled { .. } => "signalled",
             Self::Forced => "forced",
             Self::Collected(_) => "collected",
@@ -165,6 +168,11 @@ pub struct IllegalTransition {
     pub event: &'static str,
 }
 
+/// After so long without an answer a run timeout is not waited for any more.
+const LONG_SILENCE: SignedDuration = SignedDuration::from_mins(5);
+/// Exit codes from here on tell of a signal.
+const FIRST_SIGNAL_CODE: i32 = 129;
+
 /// One try of a task.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempt {
@@ -173,6 +181,8 @@ pub struct Attempt {
     /// Desired state: none means run. Written by the API and the scheduler, never by the holder.
     pub stop: Option<StopReason>,
     pub stopping: Option<Stopping>,
+    /// Since when every question to the engine went unanswered.
+    pub silent_since: Option<Timestamp>,
     pub started_at: Option<Timestamp>,
     /// Who holds it now did not hold it when it was claimed: it may have been launched before.
     pub taken_over: bool,
@@ -189,6 +199,7 @@ impl Attempt {
             sandbox: Sandbox::Absent,
             stop: None,
             stopping: None,
+            silent_since: None,
             started_at: None,
             taken_over: false,
             refusal: None,
@@ -250,6 +261,7 @@ impl Attempt {
             (Starting | Running, Event::Started(at)) => {
                 self.phase = Running;
                 self.sandbox = Sandbox::Running;
+                self.silent_since = None;
                 self.started_at.get_or_insert(at);
             }
             (Starting, Event::Refused(failure)) => self.refusal = Some(failure),
@@ -257,6 +269,9 @@ impl Attempt {
                 if !matches!(self.sandbox, Sandbox::Exited(_)) {
                     self.sandbox = Sandbox::Unknown;
                 }
+            }
+            (Starting | Running | Finishing, Event::NoAnswer(at)) => {
+                self.silent_since.get_or_insert(at);
             }
             (Running, Event::Signalled { reason, at }) => {
                 self.stopping = Some(Stopping { reason, signalled_at: at, forced: false });
@@ -278,6 +293,7 @@ impl Attempt {
                 | Event::Started(_)
                 | Event::Refused(_)
                 | Event::AnswerLost
+                | Event::NoAnswer(_)
                 | Event::Signalled { .. }
                 | Event::Forced
                 | Event::Collected(_)
@@ -296,6 +312,7 @@ impl Attempt {
                 | Event::Started(_)
                 | Event::Refused(_)
                 | Event::AnswerLost
+                | Event::NoAnswer(_)
                 | Event::Signalled { .. }
                 | Event::Forced
                 | Event::Collected(_)
@@ -306,6 +323,7 @@ impl Attempt {
     }
 
     fn observe(&mut self, sandbox: Sandbox) {
+        self.silent_since = None;
         match &sandbox {
             Sandbox::Exited(report) => {
                 self.phase = Phase::Finishing;
@@ -339,18 +357,22 @@ impl Attempt {
                 None => Action::Collect { exit: exit.clone() },
                 Some(fault) => Action::Record(Ending::Exited {
                     exit: exit.clone(),
-                    stopped: self.stopping.map(|it| it.reason),
+                    stopped: self.stopped_by_us(exit),
                     output_fault: fault.clone(),
                 }),
             },
         }
     }
 
-    /// The engine does not say. Nothing is done, but a run timeout ends the wait: the sandbox is then
-    /// left to the sweeper, and no other attempt is started.
+    /// The engine does not say. Nothing is done but to ask again. A run timeout ends the wait only where
+    /// the engine has been silent for long: the sandbox is then left to the sweeper, and no other attempt
+    /// is started.
     fn unknown(&self, now: Timestamp) -> Action {
-        match self.run_deadline() {
-            Some(deadline) if now >= deadline => {
+        let patience_ends = self.silent_since.map(|since| later(since, LONG_SILENCE));
+        match (self.run_deadline(), patience_ends) {
+            // Its end was seen already: it is the storing that waits.
+            _ if self.phase == Phase::Finishing => Action::Inspect,
+            (Some(deadline), Some(patience_ends)) if now >= deadline.max(patience_ends) => {
                 Action::Record(Ending::Known(Outcome::failed(Failure::new(
                     Reason::Timeout,
                     "ran longer than timeouts.run on a target that can't be asked; it is stopped as soon as it can be",
@@ -406,6 +428,24 @@ impl Attempt {
             Some(deadline) if now >= deadline => Action::Signal(StopReason::RunTimeout),
             until => Action::Watch { until },
         }
+    }
+
+    /// Why we stopped it, if we did. The answer to a stop signal may have been lost, or the one who sent it
+    /// may be gone: an end by a signal that was wanted is ours.
+    fn stopped_by_us(&self, exit: &ExitReport) -> Option<StopReason> {
+        if let Some(stopping) = self.stopping {
+            return Some(stopping.reason);
+        }
+        let by_signal = match exit.status {
+            ExitStatus::Code { code, .. } => code >= FIRST_SIGNAL_CODE,
+            ExitStatus::EngineStopped { .. } => true,
+            ExitStatus::StartFailed { .. } => false,
+        };
+        let too_long = self
+            .run_deadline()
+            .zip(exit.finished_at)
+            .is_some_and(|(deadline, finished_at)| finished_at >= deadline);
+        self.stop.or(too_long.then_some(StopReason::RunTimeout)).filter(|_| by_signal)
     }
 
     fn run_deadline(&self) -> Option<Timestamp> {

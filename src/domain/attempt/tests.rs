@@ -33,6 +33,7 @@ fn every_event() -> Vec<Event> {
         Event::Started(at(1)),
         Event::Refused(Failure::new(Reason::ImageNotFound, "no such image")),
         Event::AnswerLost,
+        Event::NoAnswer(at(5)),
         Event::Signalled { reason: StopReason::Cancel, at: at(5) },
         Event::Forced,
         Event::Collected(None),
@@ -176,8 +177,36 @@ fn the_run_timeout_stops_it_even_where_nobody_answers() {
     assert_eq!(it.next_action(at(61)), Action::Signal(StopReason::RunTimeout));
     let mut unknown = it;
     unknown.apply(Event::AnswerLost).unwrap();
-    assert_eq!(unknown.next_action(at(60)), Action::Inspect);
-    assert_eq!(word(&unknown.next_action(at(61))), "Record failed");
+    assert_eq!(unknown.next_action(at(100)), Action::Inspect, "a lost answer alone ends nothing");
+    unknown.apply(Event::NoAnswer(at(100))).unwrap();
+    assert_eq!(unknown.next_action(at(399)), Action::Inspect);
+    assert_eq!(word(&unknown.next_action(at(400))), "Record failed");
+    unknown.apply(Event::Observed(Sandbox::Exited(exit(0)))).unwrap();
+    assert_eq!(unknown.next_action(at(400)), Action::Collect { exit: exit(0) });
+}
+
+#[test]
+fn who_comes_back_late_looks_before_it_calls_a_timeout() {
+    for phase in [Phase::Starting, Phase::Running, Phase::Finishing] {
+        let it = Attempt::taken_over(phase, None, Some(at(1)), timeouts(), false);
+        assert_eq!(it.next_action(at(10_000)), Action::Inspect, "{phase:?}");
+    }
+}
+
+#[test]
+fn an_end_by_a_signal_that_was_wanted_is_ours_even_where_nobody_knows_who_sent_it() {
+    let ended = |code, stop| {
+        let mut it = Attempt::taken_over(Phase::Running, stop, Some(at(1)), timeouts(), false);
+        it.apply(Event::Observed(Sandbox::Exited(exit(code)))).unwrap();
+        it.apply(Event::Collected(None)).unwrap();
+        let Action::Record(Ending::Exited { stopped, .. }) = it.next_action(at(3)) else {
+            panic!()
+        };
+        stopped
+    };
+    assert_eq!(ended(143, Some(StopReason::Cancel)), Some(StopReason::Cancel));
+    assert_eq!(ended(0, Some(StopReason::Cancel)), None);
+    assert_eq!(ended(143, None), None);
 }
 
 #[test]

@@ -58,11 +58,11 @@ const fn network_mode(_spec: &TaskSpec) -> Option<String> {
     None
 }
 
-/// One file of the log's whole size, uncompressed: it never rotates, and a follower of a rotated log
-/// loses lines. `local` keeps bytes as they are, which `json-file` does not.
+/// One file, uncompressed, and so large that it does not rotate before our own limit: a follower of a
+/// rotated log loses lines. The engine adds some 30 bytes to each line. `local` keeps bytes as they are, which `json-file` does not.
 fn log_config(log_max_bytes: u64) -> HostConfigLogConfig {
     let options = BTreeMap::from([
-        ("max-size", log_max_bytes.to_string()),
+        ("max-size", log_max_bytes.saturating_mul(4).to_string()),
         ("max-file", "1".to_owned()),
         ("compress", "false".to_owned()),
     ]);

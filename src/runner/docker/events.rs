@@ -19,10 +19,11 @@ use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as Listed, Eve
 use bollard::query_parameters::{
     EventsOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
 };
+use futures_util::future::FusedFuture as _;
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, interval_at, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use super::errors::{Fault, bounded};
 use super::observe::{Context, Seen};
@@ -308,6 +309,13 @@ impl Session {
         {
             lock(&self.outages).add(from - SLACK, engine_now + SLACK);
         }
+        if memory.epochs == 0
+            && let Some(up) = boot.as_deref().and_then(|it| it.parse::<Timestamp>().ok())
+        {
+            // What ended by a signal before this engine came up, while nobody looked, went down with it: as
+            // after a restart of the machine.
+            lock(&self.outages).add(Timestamp::UNIX_EPOCH, up + SLACK);
+        }
         memory.boot = boot;
         memory.clock = engine_now.duration_since(now);
         memory.epochs += 1;
@@ -323,6 +331,7 @@ impl Session {
     /// Listens until the session ends, and says why it did.
     async fn follow(&self, mut events: Events) -> String {
         let mut tick = interval_at(Instant::now() + CHECK_PERIOD, CHECK_PERIOD);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut check = futures_util::future::Fuse::terminated();
         loop {
             tokio::select! {
@@ -335,8 +344,9 @@ impl Session {
                     Some(Err(error)) => return Fault::from(error).message(),
                     None => return "it closed the stream of events".to_owned(),
                 },
-                _ = tick.tick() => check = Box::pin(self.check()).fuse(),
-                () = self.suspect.notified() => check = Box::pin(self.check()).fuse(),
+                // One at a time, to its end or its time-out: an engine that hangs is found down.
+                _ = tick.tick(), if check.is_terminated() => check = Box::pin(self.check()).fuse(),
+                () = self.suspect.notified(), if check.is_terminated() => check = Box::pin(self.check()).fuse(),
                 result = &mut check => if let Err(why) = result { return why },
             }
         }

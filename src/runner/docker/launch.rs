@@ -314,12 +314,7 @@ fn refused(reason: Reason, message: String) -> LaunchError {
 }
 
 fn start_failed(code: i32, message: String) -> LaunchError {
-    let reason = match code {
-        127 => Reason::CommandNotFound,
-        126 => Reason::CommandNotExecutable,
-        _ => Reason::CreateConfigError,
-    };
-    refused(reason, message)
+    refused(Reason::of_failed_start(code), message)
 }
 
 fn positive(duration: SignedDuration) -> Duration {

@@ -527,11 +527,7 @@ impl Inner {
 }
 
 fn start_failed(status: &ExitStatus) -> LaunchError {
-    let reason = match status.code() {
-        Some(127) => Reason::CommandNotFound,
-        Some(126) => Reason::CommandNotExecutable,
-        _ => Reason::CreateConfigError,
-    };
+    let reason = Reason::of_failed_start(status.code().unwrap_or_default());
     refused(reason, "could not be started, as FAKE_START_FAILS says")
 }
 

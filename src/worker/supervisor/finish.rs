@@ -20,6 +20,9 @@ use crate::logs::pump::LogEnd;
 use crate::runner::{Collected, Disposal, Handle, JsonFile, Runner};
 use crate::store::{AttemptEnd, AttemptFate, ClaimedTask, LogSeals, Recorded, Requeue};
 
+/// How long a log may take to its end once the database answers again.
+const FINISH_AFTER_OUTAGE: Duration = Duration::from_mins(1);
+
 impl Supervisor<'_> {
     pub(super) async fn collect(&mut self, exit: &ExitReport) -> Result<(), Quit> {
         let (Some(handle), Some(pump)) = (self.handle.clone(), self.pump.take()) else {
@@ -70,7 +73,7 @@ impl Supervisor<'_> {
         {
             // It is gone, or can't be asked: what was read of its log is what there is.
             pump.give_up.cancel();
-            let log = (&mut pump.task).await.ok().flatten().ok_or(Quit::Fenced)?;
+            let log = log_end((&mut pump.task).await)?;
             self.remains = Some((log, collect::Remains::default()));
         }
         let finished_at = match &ending {
@@ -214,6 +217,18 @@ impl Supervisor<'_> {
     }
 }
 
+/// A pump that ended without a log was fenced off. One that panicked takes its supervisor along, which
+/// then begins anew.
+fn log_end(ended: Result<Option<LogEnd>, tokio::task::JoinError>) -> Result<LogEnd, Quit> {
+    match ended {
+        Ok(log) => log.ok_or(Quit::Fenced),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Quit::Anew),
+        },
+    }
+}
+
 /// Reads the log to its end and stores the files, both at once.
 async fn store_remains(
     shared: &Shared,
@@ -228,12 +243,18 @@ async fn store_remains(
         if let Ok(log) = tokio::time::timeout_at(deadline, &mut pump.task).await {
             return log;
         }
+        // It may have waited for the database, which does not count: the engine still has the log.
+        if insist(shared, || shared.parts.store.ping()).await.is_ok()
+            && let Ok(log) = tokio::time::timeout(FINISH_AFTER_OUTAGE, &mut pump.task).await
+        {
+            return log;
+        }
         pump.give_up.cancel();
         (&mut pump.task).await
     };
     let files = collect::files(shared, runner, claimed, spec, handle, deadline);
     let (log, files) = tokio::join!(log, files);
-    let log = log.ok().flatten().ok_or(Quit::Fenced)?;
+    let log = log_end(log)?;
     let remains = match files {
         Ok(collected) => collect::outputs(shared, claimed, spec, &collected, &log).await,
         Err(fault) => {

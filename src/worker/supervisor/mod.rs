@@ -40,6 +40,9 @@ enum Quit {
     Detached,
     /// It is back in the queue.
     Unclaimed,
+    /// Something is stored that this supervisor does not know of, as when the answer to a write was lost:
+    /// it begins anew from what is stored.
+    Anew,
 }
 
 /// Drives an attempt to its end, over panics of our own making.
@@ -56,6 +59,9 @@ pub(super) async fn run(
         let driven = drive(shared, claimed, taken_over, stop.clone(), slot.take());
         match AssertUnwindSafe(driven).catch_unwind().await {
             Ok(Ok(())) => return,
+            Ok(Err(Quit::Anew)) => {
+                tracing::warn!(task.id = %task, "more is stored than was known, the supervisor begins anew");
+            }
             Ok(Err(quit)) => {
                 tracing::info!(task.id = %task, why = ?quit, "let go of the attempt");
                 if matches!(quit, Quit::Unclaimed) {
@@ -287,6 +293,7 @@ where
         match call().await {
             Ok(it) => return Ok(it),
             Err(store::Error::Fenced) => return Err(Quit::Fenced),
+            Err(store::Error::Conflict { .. }) => return Err(Quit::Anew),
             Err(error) => {
                 tracing::warn!(%error, transient = error.is_transient(), "the database is asked again");
                 tokio::select! {

@@ -44,7 +44,16 @@ impl Supervisor<'_> {
                             slot.started();
                         }
                     }
-                    () = tokio::time::sleep(FLUSH_EVENTS) => write_events(self.shared, &self.claimed, &self.journal).await,
+                    () = tokio::time::sleep(FLUSH_EVENTS) => {
+                        let lease = &self.shared.lease;
+                        if lease.is_valid() && lease.lapses() == self.lapses {
+                            write_events(self.shared, &self.claimed, &self.journal).await;
+                        } else {
+                            // A pull may take longer than a lease: nothing is made after that without
+                            // asking whether the attempt is still ours.
+                            given_up.cancel();
+                        }
+                    }
                 }
             }
         };
@@ -63,8 +72,8 @@ impl Supervisor<'_> {
                 self.apply(Event::AnswerLost);
                 self.engine_is_silent(&why).await
             }
-            // A request to stop: what was made until then has to be found and removed.
-            Err(LaunchError::Cancelled) if self.stop.borrow().is_some() => {
+            // A request to stop, or a lease that lapsed: what was made until then has to be found.
+            Err(LaunchError::Cancelled) if !self.shared.detach.is_cancelled() => {
                 self.apply(Event::AnswerLost);
                 Ok(())
             }
@@ -203,6 +212,7 @@ impl Supervisor<'_> {
 
     /// The engine gives no answer, which says nothing about the sandbox: ask again in a while.
     pub(super) async fn engine_is_silent(&mut self, why: &str) -> Result<(), Quit> {
+        self.apply(Event::NoAnswer(self.shared.parts.clock.now()));
         if self.backoff == FIRST_BACKOFF {
             tracing::warn!(task.id = %self.claimed.task, why, "the engine gives no answer about the attempt");
             self.journal.add("target_silent", why.to_owned());

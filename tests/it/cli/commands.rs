@@ -209,15 +209,15 @@ async fn events_stand_in_their_order() {
     let fake = Fake::start().await;
     let events = json!({"items": [
         {"at": "2026-11-21T09:00:00Z", "reason": "queued", "message": "submitted", "source": "api"},
-        {"at": "2026-11-21T09:00:01Z", "reason": "started", "message": "started", "source": "worker", "attempt": 1}
+        {"at": "2026-11-21T09:00:01.123456Z", "reason": "started", "message": "started", "source": "worker", "attempt": 1}
     ]});
     fake.on(&format!("GET {TASKS}/7/events"), [Answer::json(200, &events)]);
     let done = supercargo(&fake, &["events", "7"]).await.exits_with(0);
     assert_eq!(
         done.stdout,
-        "AT                    ATTEMPT  SOURCE  REASON   MESSAGE\n\
-         2026-11-21T09:00:00Z           api     queued   submitted\n\
-         2026-11-21T09:00:01Z  1        worker  started  started\n"
+        "AT                        ATTEMPT  SOURCE  REASON   MESSAGE\n\
+         2026-11-21T09:00:00.000Z           api     queued   submitted\n\
+         2026-11-21T09:00:01.123Z  1        worker  started  started\n"
     );
 }
 

@@ -90,6 +90,7 @@ async fn a_restart_on_another_port_is_followed() {
     next.on(TASK, [Answer::json(200, &failed())]);
     let done = supercargo(&fake, &["run", "--image", "busybox"]).await.exits_with(3);
     assert_eq!(done.stdout, "one\ntwo\n");
+    assert!(done.stderr.contains(": trying again\nthe service is back\n"), "{done:?}");
     assert_eq!(log_questions(&next)[0], "attempt=1&offset=4");
 }
 

@@ -11,13 +11,15 @@ use supercargo::domain::failure::Reason;
 use supercargo::ids::InstallationId;
 use supercargo::runner::docker::{DockerConfig, DockerRunner};
 use supercargo::runner::{
-    Disposal, EngineState, FileResult, JsonFile, KillMode, LaunchError, LogStream, Observation, Runner,
-    RunnerError, naming,
+    Disposal, EngineState, FileResult, JsonFile, KillMode, LaunchError, LogStream, Observation,
+    Runner, RunnerError, naming,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::support::engine::{OwnEngine, SOCKET, docker, local};
-use crate::support::sandbox::{Attempt, Sink, Steps, bytes, endless, log, task, task_with, text, wanted};
+use crate::support::sandbox::{
+    Attempt, Sink, Steps, bytes, endless, log, task, task_with, text, wanted,
+};
 use crate::support::subject::{Subject, docker_runner, ready, run};
 use crate::support::within;
 
@@ -146,7 +148,8 @@ async fn no_container_or_volume_stays_behind() {
             let launched = attempt.launch(&*subject.runner).await;
             attempt.exit_code(&*subject.runner, &launched.handle).await;
             let name = naming::sandbox_name(&attempt.key);
-            let it = engine.inspect_container(&name, None::<InspectContainerOptions>).await.unwrap();
+            let it =
+                engine.inspect_container(&name, None::<InspectContainerOptions>).await.unwrap();
             let volume = it.mounts.unwrap()[0].name.clone().unwrap();
             engine.inspect_volume(&volume).await.unwrap();
             if keep_first {
@@ -155,7 +158,10 @@ async fn no_container_or_volume_stays_behind() {
             }
             subject.runner.cleanup(&attempt.key, Disposal::Remove).await.unwrap();
             engine.inspect_volume(&volume).await.unwrap_err();
-            engine.inspect_container(&it.id.unwrap(), None::<InspectContainerOptions>).await.unwrap_err();
+            engine
+                .inspect_container(&it.id.unwrap(), None::<InspectContainerOptions>)
+                .await
+                .unwrap_err();
         }
     })
     .await;
@@ -200,7 +206,11 @@ async fn a_quiet_log_is_followed_for_longer_than_a_call_may_take() {
     })
     .unwrap();
     let engine = ready(&runner).await;
-    let attempt = Attempt::new(installation, engine, task("sleep 2.5; echo line 1; sleep 1.5; echo line 2", &[]));
+    let attempt = Attempt::new(
+        installation,
+        engine,
+        task("sleep 2.5; echo line 1; sleep 1.5; echo line 2", &[]),
+    );
     let launched = attempt.launch(&runner).await;
     let (frames, code) = tokio::join!(
         log(&runner, &launched.handle, None, true),
@@ -258,7 +268,8 @@ async fn folders_links_and_what_is_no_file_are_told_apart() {
 #[tokio::test]
 async fn a_folder_over_the_limit_is_too_large_and_a_large_file_is_whole() {
     run(Subject::docker(), |subject: Arc<Subject>| async move {
-        let script = "mkdir /out; head -c 20000000 /dev/urandom > /out/f; sha256sum /out/f | cut -c1-64";
+        let script =
+            "mkdir /out; head -c 20000000 /dev/urandom > /out/f; sha256sum /out/f | cut -c1-64";
         let attempt = subject.attempt(task(script, &[]));
         let sum = output_of(&subject, &attempt).await;
         let observed = subject.runner.inspect(&attempt.key, &attempt.engine).await.unwrap();
@@ -307,7 +318,7 @@ async fn a_user_that_is_not_in_the_image_is_refused() {
         let attempt = subject.attempt(task_with("true", &[], &json!({"user": "nosuch"})));
         let error = attempt.try_launch(&*subject.runner).await.unwrap_err();
         let LaunchError::Refused(failure) = error else { panic!("{error:?}") };
-        assert_eq!(failure.reason, Reason::CreateConfigError);
+        assert_eq!(failure.reason, Reason::StartError);
         assert!(failure.message.contains("nosuch"), "{}", failure.message);
     })
     .await;
@@ -319,7 +330,8 @@ async fn a_name_taken_by_somebody_else_is_not_touched() {
         let attempt = subject.attempt(task("true", &[]));
         let name = naming::sandbox_name(&attempt.key);
         let engine = docker(SOCKET.as_ref()).unwrap();
-        let options = bollard::query_parameters::CreateContainerOptionsBuilder::new().name(&name).build();
+        let options =
+            bollard::query_parameters::CreateContainerOptionsBuilder::new().name(&name).build();
         let body = bollard::models::ContainerCreateBody {
             image: Some("busybox:latest".to_owned()),
             cmd: Some(vec!["true".to_owned()]),
@@ -369,7 +381,10 @@ async fn a_graceful_kill_is_the_image_s_own_signal() {
         for key in [attempt.key, base.key] {
             subject.runner.cleanup(&key, Disposal::Remove).await.unwrap();
         }
-        engine.remove_image(&tag, None::<bollard::query_parameters::RemoveImageOptions>, None).await.unwrap();
+        engine
+            .remove_image(&tag, None::<bollard::query_parameters::RemoveImageOptions>, None)
+            .await
+            .unwrap();
     })
     .await;
 }
@@ -408,7 +423,9 @@ async fn an_engine_over_tcp_is_reached() {
         loop {
             let (mut client, _) = listener.accept().await.unwrap();
             let mut engine = tokio::net::UnixStream::connect(&socket).await.unwrap();
-            connections.spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut engine).await });
+            connections.spawn(async move {
+                tokio::io::copy_bidirectional(&mut client, &mut engine).await
+            });
         }
     };
     let test = async {
@@ -431,7 +448,8 @@ async fn an_engine_over_tcp_is_reached() {
 async fn a_runner_is_made_before_its_engine_is_there() {
     let installation = InstallationId::generate();
     let folder = tempfile::tempdir().unwrap();
-    let runner = docker_runner(&format!("unix://{}/none.sock", folder.path().display()), installation);
+    let runner =
+        docker_runner(&format!("unix://{}/none.sock", folder.path().display()), installation);
     assert_eq!(*runner.engine().borrow(), EngineState::Connecting);
     let mut engine = runner.engine();
     within("down", engine.wait_for(|it| matches!(it, EngineState::Down { .. }))).await.unwrap();

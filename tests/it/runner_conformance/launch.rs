@@ -74,7 +74,10 @@ pub(super) async fn another_spec_under_the_same_key_is_refused(subject: Arc<Subj
     attempt.launch(&*subject.runner).await;
     let other = attempt.with_spec(task("exit 1", &[("FAKE_EXIT", "1")]));
     let error = other.try_launch(&*subject.runner).await.unwrap_err();
-    assert!(matches!(&error, LaunchError::Refused(it) if it.reason == Reason::CreateConfigError), "{error:?}");
+    assert!(
+        matches!(&error, LaunchError::Refused(it) if it.reason == Reason::CreateConfigError),
+        "{error:?}"
+    );
     ran_once(&subject, &attempt).await;
 }
 
@@ -112,7 +115,10 @@ async fn late_start(subject: &Subject, disposal: Disposal) -> Attempt {
     };
     let (result, ()) = tokio::join!(late, meanwhile);
     let error = result.unwrap_err();
-    assert!(matches!(&error, LaunchError::Refused(it) if it.reason == Reason::DeletedExternally), "{error:?}");
+    assert!(
+        matches!(&error, LaunchError::Refused(it) if it.reason == Reason::DeletedExternally),
+        "{error:?}"
+    );
     let observed = subject.runner.inspect(&attempt.key, &attempt.engine).await.unwrap();
     assert_eq!(observed, Observation::Absent);
     attempt
@@ -121,7 +127,10 @@ async fn late_start(subject: &Subject, disposal: Disposal) -> Attempt {
 pub(super) async fn one_that_was_put_aside_is_not_started_by_a_late_start(subject: Arc<Subject>) {
     let attempt = late_start(&subject, Disposal::Keep).await;
     let owned = subject.runner.list_owned().await.unwrap();
-    assert_eq!(owned.iter().map(|it| (it.attempt, it.kept)).collect::<Vec<_>>(), [(attempt.key.attempt, true)]);
+    assert_eq!(
+        owned.iter().map(|it| (it.attempt, it.kept)).collect::<Vec<_>>(),
+        [(attempt.key.attempt, true)]
+    );
 }
 
 pub(super) async fn one_that_was_removed_is_not_started_by_a_late_start(subject: Arc<Subject>) {
@@ -151,15 +160,17 @@ pub(super) async fn a_cancelled_launch_starts_nothing(subject: Arc<Subject>) {
     let attempt = subject.attempt(once());
     let cancel = CancellationToken::new();
     cancel.cancel();
-    let error = subject.runner.launch(&attempt.request(), &Steps::default(), &cancel).await.unwrap_err();
+    let error =
+        subject.runner.launch(&attempt.request(), &Steps::default(), &cancel).await.unwrap_err();
     assert!(matches!(error, LaunchError::Cancelled), "{error:?}");
     assert_eq!(subject.runner.list_owned().await.unwrap(), []);
 }
 
 pub(super) async fn a_start_that_fails_is_refused_and_stays_an_end(subject: Arc<Subject>) {
-    for (entrypoint, code, reason) in
-        [("/no/such", "127", Reason::CommandNotFound), ("/etc", "126", Reason::CommandNotExecutable)]
-    {
+    for (entrypoint, code, reason) in [
+        ("/no/such", "127", Reason::CommandNotFound),
+        ("/etc", "126", Reason::CommandNotExecutable),
+    ] {
         let more = serde_json::json!({"entrypoint": [entrypoint]});
         let attempt = subject.attempt(task_with("", &[("FAKE_START_FAILS", code)], &more));
         for _ in 0..2 {

@@ -4,7 +4,8 @@ use serde_json::json;
 use supercargo::domain::exit::ExitStatus;
 use supercargo::ids::{AttemptId, InstallationId};
 use supercargo::runner::{
-    Disposal, EngineId, EngineState, KillAck, KillMode, Observation, RunnerError, SandboxKey, WaitError,
+    Disposal, EngineId, EngineState, KillAck, KillMode, Observation, RunnerError, SandboxKey,
+    WaitError,
 };
 
 use crate::support::sandbox::{endless, log, task, task_with, text};
@@ -28,7 +29,10 @@ pub(super) async fn an_engine_that_is_down_says_nothing(subject: Arc<Subject>) {
     let inspected = within("inspect", runner.inspect(&attempt.key, &attempt.engine)).await;
     assert!(matches!(inspected, Err(RunnerError::Unavailable(_))), "{inspected:?}");
     assert!(matches!(runner.list_owned().await, Err(RunnerError::Unavailable(_))));
-    assert!(matches!(runner.kill(&attempt.key, KillMode::Force).await, Err(RunnerError::Unavailable(_))));
+    assert!(matches!(
+        runner.kill(&attempt.key, KillMode::Force).await,
+        Err(RunnerError::Unavailable(_))
+    ));
     for disposal in [Disposal::Remove, Disposal::Keep] {
         let result = runner.cleanup(&attempt.key, disposal).await;
         assert!(matches!(result, Err(RunnerError::Unavailable(_))), "{result:?}");
@@ -78,7 +82,8 @@ pub(super) async fn vanished_is_not_an_exit(subject: Arc<Subject>) {
 }
 
 pub(super) async fn wait_works_before_after_and_concurrently(subject: Arc<Subject>) {
-    let attempt = subject.attempt(task("sleep 0.3; exit 4", &[("FAKE_RUN_FOR", "300ms"), ("FAKE_EXIT", "4")]));
+    let attempt = subject
+        .attempt(task("sleep 0.3; exit 4", &[("FAKE_RUN_FOR", "300ms"), ("FAKE_EXIT", "4")]));
     let launched = attempt.launch(&*subject.runner).await;
     let other = subject.another().await;
     let (a, b, c) = tokio::join!(
@@ -182,7 +187,11 @@ pub(super) async fn a_kept_one_is_absent_and_listed_and_its_log_stays(subject: A
         assert_eq!(observed, Observation::Absent);
         let owned = subject.runner.list_owned().await.unwrap();
         assert_eq!(owned.len(), 1);
-        assert!(owned[0].kept && owned[0].attempt == attempt.key.attempt && owned[0].task == attempt.task);
+        assert!(
+            owned[0].kept
+                && owned[0].attempt == attempt.key.attempt
+                && owned[0].task == attempt.task
+        );
     }
     assert_eq!(text(&log(&*subject.runner, &launched.handle, None, false).await), "line 1\n");
     subject.runner.cleanup(&attempt.key, Disposal::Remove).await.unwrap();
@@ -236,7 +245,10 @@ pub(super) async fn another_worker_adopts(subject: Arc<Subject>) {
     // What is stored is JSON.
     let stored = serde_json::to_string(&handle).unwrap();
     let handle = serde_json::from_str(&stored).unwrap();
-    eventually("its log is read", || async { !log(&*other, &handle, None, false).await.is_empty() }).await;
+    eventually("its log is read", || async {
+        !log(&*other, &handle, None, false).await.is_empty()
+    })
+    .await;
     assert_eq!(other.kill(&attempt.key, KillMode::Force).await.unwrap(), KillAck::Sent);
     assert_eq!(attempt.exit_code(&*other, &handle).await, Some(137));
 }

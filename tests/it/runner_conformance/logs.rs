@@ -32,7 +32,8 @@ pub(super) async fn the_log_is_whole_and_the_same_each_time(subject: Arc<Subject
 
 pub(super) async fn a_followed_log_ends_with_the_exit(subject: Arc<Subject>) {
     let script = "i=1; while [ $i -le 5 ]; do echo line $i; i=$((i+1)); sleep 0.1; done";
-    let attempt = subject.attempt(task(script, &[("FAKE_LOG_LINES", "5"), ("FAKE_RUN_FOR", "500ms")]));
+    let attempt =
+        subject.attempt(task(script, &[("FAKE_LOG_LINES", "5"), ("FAKE_RUN_FOR", "500ms")]));
     let launched = attempt.launch(&*subject.runner).await;
     let followed = log(&*subject.runner, &launched.handle, None, true).await;
     assert_eq!(text(&followed), "line 1\nline 2\nline 3\nline 4\nline 5\n");
@@ -59,7 +60,8 @@ pub(super) async fn a_log_resumes_without_loss_or_repetition(subject: Arc<Subjec
 
 pub(super) async fn the_streams_are_told_apart(subject: Arc<Subject>) {
     let script = "echo line 1; echo line 2; echo line 3 >&2";
-    let attempt = subject.attempt(task(script, &[("FAKE_LOG_LINES", "3"), ("FAKE_STDERR_EVERY", "3")]));
+    let attempt =
+        subject.attempt(task(script, &[("FAKE_LOG_LINES", "3"), ("FAKE_STDERR_EVERY", "3")]));
     let launched = attempt.launch(&*subject.runner).await;
     attempt.exit_code(&*subject.runner, &launched.handle).await;
     let frames = log(&*subject.runner, &launched.handle, None, false).await;
@@ -71,7 +73,9 @@ pub(super) async fn the_streams_are_told_apart(subject: Arc<Subject>) {
     assert_eq!(of(LogStream::Stderr), "line 3\n");
 }
 
-pub(super) async fn a_followed_log_breaks_off_with_an_error_when_the_engine_goes(subject: Arc<Subject>) {
+pub(super) async fn a_followed_log_breaks_off_with_an_error_when_the_engine_goes(
+    subject: Arc<Subject>,
+) {
     for spec in [
         endless(),
         task_with(

@@ -34,9 +34,10 @@ pub(super) async fn a_large_output_file_is_told_by_its_size(subject: Arc<Subject
     let attempt = subject.attempt(task(&script, &[("FAKE_OUTPUT", &json)]));
     let handle = ended(&subject, &attempt).await;
     let size = json.len() as u64;
-    for (limit, expected) in
-        [(size - 1, JsonFile::TooLarge { size }), (size, JsonFile::Bytes(json.clone().into_bytes()))]
-    {
+    for (limit, expected) in [
+        (size - 1, JsonFile::TooLarge { size }),
+        (size, JsonFile::Bytes(json.clone().into_bytes())),
+    ] {
         let mut request = wanted(&[]);
         request.json_limit = limit;
         let collected = subject.runner.collect(&handle, &request, &Sink::default()).await.unwrap();
@@ -49,11 +50,16 @@ pub(super) async fn files_are_stored_or_told_missing_or_too_large(subject: Arc<S
     let files = r#"{"/out/small.csv": "a,b", "/out/large.txt": "1234567890"}"#;
     let attempt = subject.attempt(task(script, &[("FAKE_FILES", files)]));
     let handle = ended(&subject, &attempt).await;
-    let mut request =
-        wanted(&[("small", "/out/small.csv"), ("large", "/out/large.txt"), ("none", "/out/none"), ("deep", "/no/x")]);
+    let mut request = wanted(&[
+        ("small", "/out/small.csv"),
+        ("large", "/out/large.txt"),
+        ("none", "/out/none"),
+        ("deep", "/no/x"),
+    ]);
     request.file_limit = 9;
     let sink = Sink::default();
-    let collected = within("collect", subject.runner.collect(&handle, &request, &sink)).await.unwrap();
+    let collected =
+        within("collect", subject.runner.collect(&handle, &request, &sink)).await.unwrap();
     assert_eq!(collected.files["large"], FileResult::TooLarge { size: 10 });
     assert_eq!(collected.files["none"], FileResult::Missing);
     assert_eq!(collected.files["deep"], FileResult::Missing);

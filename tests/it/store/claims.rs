@@ -59,7 +59,8 @@ async fn a_worker_takes_its_own_back_and_others_wait_for_the_lease() {
         store.take_expired(second, 20.0, &local(0)).await.unwrap().is_empty(),
         "the lease is valid"
     );
-    let own = store.take_own(first).await.unwrap();
+    assert!(store.take_own(first, &[claimed.task]).await.unwrap().is_empty(), "it is driven");
+    let own = store.take_own(first, &[]).await.unwrap();
     assert_eq!((own.len(), own[0].task), (1, claimed.task));
     assert!(own[0].fence > claimed.fence);
 
@@ -71,7 +72,7 @@ async fn a_worker_takes_its_own_back_and_others_wait_for_the_lease() {
     let taken = store.take_expired(second, 20.0, &local(0)).await.unwrap();
     assert_eq!((taken.len(), taken[0].task), (1, claimed.task));
     assert!(taken[0].fence > own[0].fence);
-    assert!(store.take_own(first).await.unwrap().is_empty());
+    assert!(store.take_own(first, &[]).await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

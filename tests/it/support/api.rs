@@ -117,7 +117,12 @@ impl TestApp {
         self.post_with(path, &[], body).await
     }
 
-    pub(crate) async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: &Value) -> Answer {
+    pub(crate) async fn post_with(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Answer {
         let mut all = vec![("content-type", "application/json")];
         all.extend(headers);
         self.call(Method::POST, path, &all, Body::from(body.to_string())).await
@@ -245,7 +250,7 @@ impl LogSource for FakeLogs {
 }
 
 /// Whoever asks for this object panics.
-pub const PANICS: &str = "panics";
+pub(crate) const PANICS: &str = "panics";
 
 #[derive(Default)]
 pub(crate) struct FakeObjects {

@@ -75,11 +75,13 @@ impl Proxy {
     pub(crate) fn open(&self) {
         std::fs::remove_file(self.path()).ok();
         let listener = UnixListener::bind(self.path()).unwrap();
-        let (state, upstream, cuts) = (Arc::clone(&self.state), self.upstream.clone(), self.cuts.subscribe());
+        let (state, upstream, cuts) =
+            (Arc::clone(&self.state), self.upstream.clone(), self.cuts.subscribe());
         let task = async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                let (state, upstream, mut cuts) = (Arc::clone(&state), upstream.clone(), cuts.clone());
+                let (state, upstream, mut cuts) =
+                    (Arc::clone(&state), upstream.clone(), cuts.clone());
                 connections.spawn(async move {
                     cuts.mark_unchanged();
                     tokio::select! {

@@ -100,7 +100,12 @@ impl Progress for Steps {
 }
 
 /// The whole log from there on, to its end.
-pub(crate) async fn log(runner: &dyn Runner, handle: &Handle, since: Option<i64>, follow: bool) -> Vec<LogFrame> {
+pub(crate) async fn log(
+    runner: &dyn Runner,
+    handle: &Handle,
+    since: Option<i64>,
+    follow: bool,
+) -> Vec<LogFrame> {
     let frames = runner.logs(handle, since, follow).map(|it| it.unwrap()).collect();
     within("the log ends", frames).await
 }
