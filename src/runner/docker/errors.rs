@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bollard::errors::Error;
 
+use super::transport::NotConnected;
 use crate::runner::RunnerError;
 
 /// Why a call has no result.
@@ -42,7 +43,13 @@ impl From<Error> for Fault {
             Error::DockerResponseServerError { status_code, message } => {
                 Self::Status { code: status_code, message }
             }
-            Error::HyperLegacyError { ref err } if err.is_connect() => Self::NotSent(chain(&error)),
+            Error::IOError { ref err }
+                if err
+                    .get_ref()
+                    .is_some_and(<dyn std::error::Error + Send + Sync>::is::<NotConnected>) =>
+            {
+                Self::NotSent(err.to_string())
+            }
             Error::HttpClientError { .. }
             | Error::URLEncodedError { .. }
             | Error::URLParseError { .. }
@@ -90,6 +97,7 @@ fn chain(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncReadExt as _;
+    use tokio_util::task::TaskTracker;
 
     use super::*;
 
@@ -107,8 +115,8 @@ mod tests {
     async fn a_refused_connection_was_not_sent_and_a_broken_one_is_lost() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
-        let docker =
-            super::super::transport::connect(Some(&format!("unix://{}", path.display()))).unwrap();
+        let host = format!("unix://{}", path.display());
+        let docker = super::super::transport::connect(Some(&host), &TaskTracker::new()).unwrap();
         let fault = bounded(Duration::from_secs(5), docker.ping()).await.unwrap_err();
         assert!(matches!(fault, Fault::NotSent(_)), "{fault:?}");
 

@@ -8,7 +8,9 @@
 //! The engine's `local` store loses the line end of such a line. It is put back ([`Mender`]): a frame
 //! without one is followed by the rest of its line, with the same time, or its line has ended.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bollard::container::LogOutput;
@@ -23,6 +25,7 @@ use jiff::Timestamp;
 use super::Pointer;
 use super::errors::Fault;
 use super::events::Session;
+use super::transport::{Driver, Inline};
 use crate::runner::{LogFrame, LogStream, RunnerError};
 
 const NANOS: i64 = 1_000_000_000;
@@ -38,9 +41,13 @@ pub(super) fn read(
     let opened = async move {
         match pointer.and_then(|it| Ok((session.with(&it.engine)?, it))) {
             Ok((link, pointer)) => {
-                let frames = session.docker.logs(&pointer.container, Some(options(since, follow)));
+                let inline = Inline::default();
+                let docker = inline.on(&session.docker);
+                let frames = docker.logs(&pointer.container, Some(options(since, follow)));
                 let reader = Reader {
                     frames: Box::pin(frames),
+                    inline,
+                    driver: None,
                     lost: session.lost(link).boxed(),
                     mender: Mender::default(),
                     ready: None,
@@ -69,6 +76,9 @@ fn options(since: Option<i64>, follow: bool) -> LogsOptions {
 
 struct Reader {
     frames: BoxStream<'static, Result<LogOutput, Error>>,
+    /// The connection that they come over: driven here, so that a line is not handed between threads.
+    inline: Inline,
+    driver: Option<Driver>,
     /// The end of the session: a connection to an engine that is gone may stay open and silent.
     lost: BoxFuture<'static, ()>,
     mender: Mender,
@@ -133,11 +143,37 @@ impl Reader {
     }
 
     async fn read(&mut self) -> Option<Result<LogFrame, RunnerError>> {
-        let frame = tokio::select! {
-            biased;
-            frame = self.frames.next() => frame?,
-            () = &mut self.lost => return Some(unavailable("the session with the engine ended")),
-            () = stalled(self.stall) => return Some(unavailable("its log stands still")),
+        let (inline, driver) = (&self.inline, &mut self.driver);
+        let frames = &mut self.frames;
+        let mut next = poll_fn(|cx| {
+            let frame = frames.poll_next_unpin(cx);
+            if frame.is_ready() {
+                return frame;
+            }
+            if driver.is_none() {
+                *driver = inline.take();
+            }
+            match driver {
+                Some(it) => {
+                    // What it has read meanwhile is there at once; its end shows in the frames.
+                    if it.poll_unpin(cx).is_ready() {
+                        *driver = None;
+                    }
+                    frames.poll_next_unpin(cx)
+                }
+                None => Poll::Pending,
+            }
+        });
+        // The clock and the session are only asked when there is nothing to read.
+        let frame = if let Some(frame) = (&mut next).now_or_never() {
+            frame?
+        } else {
+            tokio::select! {
+                biased;
+                frame = next => frame?,
+                () = &mut self.lost => return Some(unavailable("the session with the engine ended")),
+                () = stalled(self.stall) => return Some(unavailable("its log stands still")),
+            }
         };
         Some(frame.map_err(|it| Fault::from(it).into()).and_then(parse))
     }

@@ -120,9 +120,9 @@ impl Pointer {
 impl DockerRunner {
     /// Returns at once, whether the engine is up or not; must be called within a tokio runtime.
     pub fn new(config: DockerConfig) -> Result<Self, HostError> {
-        let docker = transport::connect(config.host.as_deref())?;
-        let session = Arc::new(Session::new(docker, config.installation, config.call_timeout));
         let tasks = TaskTracker::new();
+        let docker = transport::connect(config.host.as_deref(), &tasks)?;
+        let session = Arc::new(Session::new(docker, config.installation, config.call_timeout));
         let session_task = tasks.spawn(Arc::clone(&session).run()).abort_handle();
         Ok(Self { config, session, pulls: pull::Pulls::default(), tasks, session_task })
     }
