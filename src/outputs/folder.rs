@@ -4,6 +4,7 @@
 //! both together.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use async_trait::async_trait;
@@ -25,6 +26,8 @@ pub struct FolderStore {
 impl FolderStore {
     pub fn open(root: PathBuf) -> io::Result<Self> {
         std::fs::create_dir_all(&root)?;
+        // The data directory lets the database's user pass, and with it everybody.
+        std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o700))?;
         Ok(Self { root })
     }
 

@@ -1,5 +1,7 @@
 //! Brings the schema up to date and makes what every deployment has once.
 
+use std::time::Duration;
+
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{Connection, PgConnection};
 
@@ -7,6 +9,8 @@ use super::{Error, NewToken, Store, tokens};
 use crate::ids::InstallationId;
 
 static MIGRATOR: Migrator = sqlx::migrate!();
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Held over migrations and first rows, so that processes that start together take turns.
 const SCHEMA_LOCK: i64 = 0x0053_7570_6572_6361;
@@ -43,8 +47,13 @@ impl Store {
     }
 
     async fn schema_connection(&self) -> Result<PgConnection, Error> {
-        // Not of the pool: waiting for the lock and long migrations must not hit its timeouts.
-        let mut connection = self.pool.acquire().await?.detach();
+        // Not of the pool: waiting for the lock and long migrations must not hit its timeouts, and what
+        // keeps a database from being reached is told as it is.
+        let options = self.pool.connect_options();
+        let connecting = PgConnection::connect_with(&options);
+        let mut connection = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+            .await
+            .map_err(|_| Error::Unavailable(sqlx::Error::PoolTimedOut))??;
         sqlx::query!("select set_config('statement_timeout', '0', false)")
             .fetch_one(&mut connection)
             .await?;

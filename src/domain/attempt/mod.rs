@@ -465,6 +465,7 @@ pub const PHASE_DIAGRAM: &[(&str, &str, &str)] = &[
     ("starting", "running", "started"),
     ("starting", "failed", "refused by the engine"),
     ("starting", "cancelled", "cancelled before it started"),
+    ("starting", "finishing", "found ended by the next worker"),
     (
         "starting",
         "queued",
@@ -472,6 +473,7 @@ pub const PHASE_DIAGRAM: &[(&str, &str, &str)] = &[
     ),
     ("running", "finishing", "exit seen"),
     ("running", "failed", "removed by somebody else"),
+    ("running", "cancelled", "gone when it was to be stopped"),
     ("running", "queued", "platform failure with budget left"),
     ("finishing", "succeeded", "exit code 0 and every required output"),
     ("finishing", "skipped", "exit code in skip_on_exit_codes"),

@@ -450,6 +450,13 @@ fn quantity_field(
 
 fn read_timeouts(it: &mut ObjectReader<'_>) -> Timeouts {
     let default = Timeouts::default();
+    if it.value("run").is_some_and(|run| run == "0s") {
+        it.fault(
+            "run",
+            "out_of_range",
+            "a run of 0s ends before it begins: leave \"run\" out for no limit",
+        );
+    }
     Timeouts {
         queue: it.duration("queue"),
         pull: it.duration("pull").unwrap_or(default.pull),

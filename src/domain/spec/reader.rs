@@ -61,7 +61,9 @@ impl<'a> ObjectReader<'a> {
 
     /// The raw value; explicit null counts as left out.
     pub fn value(&mut self, key: &'static str) -> Option<&'a Value> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         self.fields.get(key).filter(|it| !it.is_null())
     }
 

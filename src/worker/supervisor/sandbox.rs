@@ -13,7 +13,9 @@ use crate::domain::attempt::{Event, Sandbox};
 use crate::domain::exit::ExitReport;
 use crate::domain::outcome::StopReason;
 use crate::domain::quantity::format_duration;
-use crate::runner::{Disposal, Handle, KillAck, KillMode, LaunchError, LaunchRequest, WaitError};
+use crate::runner::{
+    Disposal, EngineState, Handle, KillAck, KillMode, LaunchError, LaunchRequest, WaitError,
+};
 
 impl Supervisor<'_> {
     pub(super) async fn launch(&mut self) -> Result<(), Quit> {
@@ -213,7 +215,9 @@ impl Supervisor<'_> {
     /// The engine gives no answer, which says nothing about the sandbox: ask again in a while.
     pub(super) async fn engine_is_silent(&mut self, why: &str) -> Result<(), Quit> {
         self.apply(Event::NoAnswer(self.shared.parts.clock.now()));
-        if self.backoff == FIRST_BACKOFF {
+        // At a start the engine has not been reached yet, which is no news.
+        let connecting = matches!(*self.runner.engine().borrow(), EngineState::Connecting);
+        if self.backoff == FIRST_BACKOFF && !connecting {
             tracing::warn!(task.id = %self.claimed.task, why, "the engine gives no answer about the attempt");
             self.journal.add("target_silent", why.to_owned());
             write_events(self.shared, &self.claimed, &self.journal).await;
