@@ -140,16 +140,32 @@ impl OwnEngine {
 
 impl Drop for OwnEngine {
     fn drop(&mut self) {
-        let Some(process) = &mut self.process else { return };
-        // It stops what runs in it.
-        terminate(process);
-        for _ in 0..200 {
-            if process.try_wait().is_ok_and(|it| it.is_some()) {
-                return;
+        if let Some(process) = &mut self.process {
+            // It stops what runs in it.
+            terminate(process);
+            let ended = (0..200).any(|_| {
+                std::thread::sleep(Duration::from_millis(100));
+                process.try_wait().is_ok_and(|it| it.is_some())
+            });
+            if !ended {
+                process.start_kill().ok();
             }
-            std::thread::sleep(Duration::from_millis(100));
         }
-        process.start_kill().ok();
+        self.unmount();
+    }
+}
+
+impl OwnEngine {
+    /// What it leaves mounted, which would keep its folder from being removed.
+    fn unmount(&self) {
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let below = mounts
+            .lines()
+            .filter_map(|it| it.split(' ').nth(1))
+            .filter(|it| Path::new(it).starts_with(self.folder.path()));
+        for path in below {
+            std::process::Command::new("umount").args(["--lazy", path]).status().ok();
+        }
     }
 }
 
