@@ -143,11 +143,8 @@ impl Drop for OwnEngine {
         if let Some(process) = &mut self.process {
             // It stops what runs in it.
             terminate(process);
-            let ended = (0..200).any(|_| {
-                std::thread::sleep(Duration::from_millis(100));
-                process.try_wait().is_ok_and(|it| it.is_some())
-            });
-            if !ended {
+            let ended = || process.try_wait().is_ok_and(|it| it.is_some());
+            if !super::holds_within(Duration::from_secs(20), ended) {
                 process.start_kill().ok();
             }
         }

@@ -35,6 +35,18 @@ pub(crate) async fn until<T>(
         .unwrap_or_else(|_| panic!("waited {deadline:?} until {what}"))
 }
 
+/// For a `drop`, which can't await: whether the predicate holds before the deadline.
+pub(crate) fn holds_within(deadline: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let until = std::time::Instant::now() + deadline;
+    while !holds() {
+        if std::time::Instant::now() > until {
+            return false;
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    true
+}
+
 /// Lets other users pass through a folder.
 pub(crate) fn open_to_others(folder: &Path) {
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o755)).unwrap();
