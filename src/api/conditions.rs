@@ -8,12 +8,13 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
+use crate::domain::state::TaskState;
 use crate::store::{self, Store, TargetHealth, TaskRecord, WorkerTargets};
 
 /// Something that holds a live task up. It is not an end: the task goes on when it has passed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct Condition {
-    /// `target_unavailable`, `no_worker` or `retrying`.
+    /// `target_unavailable`, `no_worker`, `retrying` or `waiting_for_task`.
     #[serde(rename = "type")]
     #[schema(examples("target_unavailable"))]
     kind: &'static str,
@@ -96,9 +97,22 @@ pub(super) fn conditions(
     if let Some(not_before) = task.not_before.filter(|it| *it > now) {
         found.push(Condition {
             kind: "retrying",
-            message: format!("attempt {} waits after a failure of the platform", task.attempt_no),
+            message: format!(
+                "attempt {} waits after the failure of the one before",
+                task.attempt_no
+            ),
             since: None,
             not_before: Some(not_before),
+        });
+    }
+    if let Some(before) = task.after_task.filter(|_| task.state == TaskState::Queued) {
+        found.push(Condition {
+            kind: "waiting_for_task",
+            message: format!(
+                "it starts after the end of task {before}, which it takes the place of"
+            ),
+            since: None,
+            not_before: None,
         });
     }
     found

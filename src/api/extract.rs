@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::problem::{Problem, ProblemKind};
 use super::state::{App, Settings};
 use crate::auth;
+use crate::domain::work::{RunKey, is_key};
 use crate::ids::TaskId;
 use crate::store::Principal;
 
@@ -41,12 +42,34 @@ impl FromRequestParts<App> for Caller {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TaskPath(pub(super) TaskId);
 
-impl<S: Send + Sync> FromRequestParts<S> for TaskPath {
+impl FromRequestParts<App> for TaskPath {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(bad_path)?;
-        task_id(&id).map(Self)
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let Path(id) = Path::<String>::from_request_parts(parts, app).await.map_err(bad_path)?;
+        task_id(app, &id).await.map(Self)
+    }
+}
+
+/// The key of a piece of work in the path, where a task may not exist yet.
+#[derive(Debug, Clone)]
+pub(super) struct RunKeyPath(pub(super) RunKey);
+
+impl FromRequestParts<App> for RunKeyPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let Path(id) = Path::<String>::from_request_parts(parts, app).await.map_err(bad_path)?;
+        let Some(key) = id.strip_prefix(KEY_PREFIX) else {
+            let detail = format!(
+                "{id:?} can't be put: the service makes the ids of tasks; PUT takes \"{KEY_PREFIX}<run_key>\", \
+                 a name of your own for the work"
+            );
+            return Err(Problem::new(ProblemKind::InvalidParameter, detail));
+        };
+        let key = RunKey::parse(key)
+            .map_err(|it| Problem::new(ProblemKind::InvalidParameter, format!("{key:?}: {it}")))?;
+        Ok(Self(key))
     }
 }
 
@@ -57,13 +80,13 @@ pub(super) struct OutputPath {
     pub(super) name: String,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for OutputPath {
+impl FromRequestParts<App> for OutputPath {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let path = Path::<(String, String)>::from_request_parts(parts, app).await;
         let Path((id, name)) = path.map_err(bad_path)?;
-        Ok(Self { task: task_id(&id)?, name })
+        Ok(Self { task: task_id(app, &id).await?, name })
     }
 }
 
@@ -72,11 +95,25 @@ fn bad_path(rejection: axum::extract::rejection::PathRejection) -> Problem {
     Problem::new(ProblemKind::NotFound, rejection.body_text())
 }
 
-/// Paths by `key:<run_key>` will be told apart here.
-fn task_id(text: &str) -> Result<TaskId, Problem> {
+/// Stands before the key of a piece of work where a path takes the id of a task.
+const KEY_PREFIX: &str = "key:";
+
+/// Keys are scoped by project; there is one so far.
+pub(super) const PROJECT: &str = "default";
+
+async fn task_id(app: &App, text: &str) -> Result<TaskId, Problem> {
+    if let Some(key) = text.strip_prefix(KEY_PREFIX) {
+        return app.store.find_run_key(PROJECT, key).await?.ok_or_else(|| {
+            let detail = format!(
+                "there is no task with the run key {key:?}: none was submitted under it, or retention removed it"
+            );
+            Problem::new(ProblemKind::TaskNotFound, detail)
+        });
+    }
     text.parse().map_err(|_| {
         let detail = format!(
-            "{text:?} is not the id of a task: ids look like 0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"
+            "{text:?} is not the id of a task: ids look like 0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11, and \
+             \"{KEY_PREFIX}<run_key>\" names a task by its work"
         );
         Problem::new(ProblemKind::TaskNotFound, detail)
     })
@@ -93,7 +130,6 @@ pub(super) fn no_such_task(task: TaskId) -> Problem {
 pub(super) struct RequestKey(pub(super) Option<String>);
 
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
-const KEY_CHARS: usize = 255;
 
 impl<S: Sync> FromRequestParts<S> for RequestKey {
     type Rejection = Problem;
@@ -102,15 +138,11 @@ impl<S: Sync> FromRequestParts<S> for RequestKey {
         let mut values = parts.headers.get_all(IDEMPOTENCY_KEY).iter();
         let Some(value) = values.next() else { return Ok(Self(None)) };
         let bytes = value.as_bytes();
-        let valid = (1..=KEY_CHARS).contains(&bytes.len())
-            && bytes.iter().all(|it| it.is_ascii_graphic() || *it == b' ');
-        match value.to_str() {
-            Ok(text) if valid && values.next().is_none() => Ok(Self(Some(text.to_owned()))),
+        match std::str::from_utf8(bytes) {
+            Ok(text) if is_key(text) && values.next().is_none() => Ok(Self(Some(text.to_owned()))),
             _ => Err(Problem::new(
                 ProblemKind::InvalidIdempotencyKey,
-                format!(
-                    "Idempotency-Key must be there once, with 1 to {KEY_CHARS} printable ASCII characters"
-                ),
+                "Idempotency-Key must be there once, with 1 to 255 printable ASCII characters",
             )),
         }
     }
@@ -124,20 +156,37 @@ impl FromRequest<App> for JsonBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
-        let (parts, body) = request.into_parts();
-        let kind = body_kind(&parts.headers)?;
-        let bytes = read_body(&parts.headers, body, &app.settings).await?;
-        let text = bytes.trim_ascii_start();
-        if text.is_empty() {
-            return Err(Problem::new(
+        let OptionalJsonBody(body) = OptionalJsonBody::from_request(request, app).await?;
+        body.map(Self).ok_or_else(|| {
+            Problem::new(
                 ProblemKind::EmptyBody,
                 "the request has no body: send a JSON object such as {\"image\": \"busybox:latest\"}",
-            ));
+            )
+        })
+    }
+}
+
+/// The same, where there need not be one.
+#[derive(Debug)]
+pub(super) struct OptionalJsonBody(pub(super) Option<Value>);
+
+impl FromRequest<App> for OptionalJsonBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let kind = body_kind(&parts.headers);
+        let bytes = read_body(&parts.headers, body, &app.settings).await?;
+        let text = bytes.trim_ascii_start();
+        // Of a body that is not there the type says nothing.
+        if text.is_empty() {
+            return Ok(Self(None));
         }
+        let kind = kind?;
         if kind == BodyKind::Text && text.first() != Some(&b'{') {
             return Err(unsupported("text/plain whose text is not a JSON object"));
         }
-        serde_json::from_slice(&bytes).map(Self).map_err(|it| malformed(&it))
+        serde_json::from_slice(&bytes).map(|it| Self(Some(it))).map_err(|it| malformed(&it))
     }
 }
 

@@ -33,20 +33,29 @@ use state::{App, Shared};
 /// Every operation there is.
 fn operations() -> OpenApiRouter<App> {
     use v1::tasks::{
-        cancel_task, get_task, get_task_logs, get_task_output, get_task_result, list_task_events,
-        list_task_outputs, list_tasks, submit_task, submit_tasks,
+        cancel_task, get_task, get_task_logs, get_task_output, get_task_result, get_task_sensor,
+        get_task_spec, list_task_events, list_task_outputs, list_tasks, poll_task, put_task,
+        retry_task, submit_task, submit_tasks,
     };
+    use v1::tokens::{create_token, list_tokens, revoke_token};
     OpenApiRouter::with_openapi(openapi::base())
         // Tasks
         .routes(routes!(submit_task::submit_task, list_tasks::list_tasks))
         .routes(routes!(submit_tasks::submit_tasks))
-        .routes(routes!(get_task::get_task))
+        .routes(routes!(get_task::get_task, put_task::put_task))
         .routes(routes!(get_task_logs::get_task_logs))
         .routes(routes!(get_task_result::get_task_result))
         .routes(routes!(list_task_outputs::list_task_outputs))
         .routes(routes!(get_task_output::get_task_output))
         .routes(routes!(list_task_events::list_task_events))
+        .routes(routes!(get_task_spec::get_task_spec))
         .routes(routes!(cancel_task::cancel_task))
+        .routes(routes!(retry_task::retry_task))
+        .routes(routes!(get_task_sensor::get_task_sensor))
+        .routes(routes!(poll_task::poll_task, poll_task::poll_task_by_post))
+        // The deployment's objects
+        .routes(routes!(create_token::create_token, list_tokens::list_tokens))
+        .routes(routes!(revoke_token::revoke_token))
         // Operators and probes
         .routes(routes!(system::get_liveness))
         .routes(routes!(system::get_readiness))

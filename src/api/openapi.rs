@@ -21,6 +21,7 @@ use utoipa::{Modify, OpenApi as _};
     ),
     tags(
         (name = "tasks", description = "One container to run each"),
+        (name = "tokens", description = "Who may call"),
         (name = "system", description = "For operators and probes"),
     ),
     security(("bearer" = []), ("api_key" = []), ("basic" = [])),
@@ -63,6 +64,13 @@ pub(super) fn finish(openapi: &mut OpenApi) {
 
 fn finish_operation(operation: &mut Operation) {
     operation.parameters.iter_mut().flatten().for_each(finish_parameter);
+    if let Some(RefOr::T(body)) = &mut operation.request_body {
+        for content in body.content.values_mut() {
+            if let RefOr::T(content) = content {
+                content.schema.iter_mut().for_each(tidy);
+            }
+        }
+    }
     for response in operation.responses.responses.values_mut() {
         let RefOr::T(response) = response else { continue };
         for header in response.headers.values_mut() {

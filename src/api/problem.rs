@@ -56,13 +56,17 @@ kinds! {
     NotFound "not_found" NOT_FOUND "There is nothing at this path";
     TaskNotFound "task_not_found" NOT_FOUND "There is no such task";
     AttemptNotFound "attempt_not_found" NOT_FOUND "The task has no such attempt";
+    TokenNotFound "token_not_found" NOT_FOUND "There is no such token";
     OutputNotFound "output_not_found" NOT_FOUND "The task has no such output";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The path does not take this method";
+    NotOver "not_over" NOT_FOUND "The task is not over";
     RequestTimeout "request_timeout" REQUEST_TIMEOUT "The request did not arrive in time";
+    RunKeyTaken "run_key_taken" CONFLICT "The run key belongs to another task";
     OutputGone "output_gone" GONE "The output is not stored any more";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The body is too large";
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body is not of a type that is read";
     SpecInvalid "spec_invalid" UNPROCESSABLE_ENTITY "The task is not valid";
+    DocumentInvalid "document_invalid" UNPROCESSABLE_ENTITY "The document is not valid";
     IdempotencyKeyReused "idempotency_key_reused" UNPROCESSABLE_ENTITY "The idempotency key belongs to another request";
     TaskFailed "task_failed" FAILED_DEPENDENCY "The task failed";
     TaskCancelled "task_cancelled" FAILED_DEPENDENCY "The task was cancelled";

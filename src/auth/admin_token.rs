@@ -112,10 +112,9 @@ impl AdminToken {
 
 /// Makes the file, whole or not at all, and never over one that is there.
 fn create(path: &Path) -> Result<(), TokenFileError> {
-    let mut random = [0; 40];
-    getrandom::fill(&mut random).map_err(|it| TokenFileError::Random(it.to_string()))?;
-    let (key, nonce) = random.split_at(32);
-    let secret = format!("sc_{}", URL_SAFE_NO_PAD.encode(key));
+    let secret = super::new_secret().map_err(TokenFileError::Random)?;
+    let mut nonce = [0; 8];
+    getrandom::fill(&mut nonce).map_err(|it| TokenFileError::Random(it.to_string()))?;
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}.tmp", URL_SAFE_NO_PAD.encode(nonce)));
     let temporary = PathBuf::from(temporary);

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine as _;
 use sha2::{Digest, Sha256};
 
-use crate::store::{self, Principal, Store};
+use crate::store::{self, NewToken, Principal, Store};
 
 pub use admin_token::{AdminToken, TokenFileError};
 
@@ -97,9 +97,28 @@ impl Authenticator {
         }
     }
 
+    /// Forgets what was looked up, so that a token that was revoked here does not work on.
+    pub fn forget(&self) {
+        self.cache().entries.clear();
+    }
+
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A new token: 256 random bits, with a prefix by which scanners of leaked secrets know it. And what the store
+/// keeps of it.
+pub fn new_token(name: &str) -> Result<(String, NewToken), String> {
+    let secret = new_secret()?;
+    let token = NewToken { name: name.to_owned(), sha256: hash(secret.as_bytes()) };
+    Ok((secret, token))
+}
+
+fn new_secret() -> Result<String, String> {
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(|it| it.to_string())?;
+    Ok(format!("sc_{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(key)))
 }
 
 fn hash(token: &[u8]) -> [u8; 32] {

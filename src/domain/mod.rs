@@ -14,3 +14,4 @@ pub mod quantity;
 pub mod retry;
 pub mod spec;
 pub mod state;
+pub mod work;

@@ -36,19 +36,21 @@ pub struct Outcome {
     pub state: TaskState,
     pub exit_code: Option<i32>,
     pub failure: Option<Failure>,
+    /// Nobody could say that the sandbox has ended: it may still run.
+    pub unconfirmed: bool,
 }
 
 impl Outcome {
     pub fn failed(failure: Failure) -> Self {
-        Self { state: TaskState::Failed, exit_code: None, failure: Some(failure) }
+        Self::new(TaskState::Failed, None, Some(failure))
+    }
+
+    fn new(state: TaskState, exit_code: Option<i32>, failure: Option<Failure>) -> Self {
+        Self { state, exit_code, failure, unconfirmed: false }
     }
 
     pub fn cancelled(message: impl Into<String>) -> Self {
-        Self {
-            state: TaskState::Cancelled,
-            exit_code: None,
-            failure: Some(Failure::new(Reason::Cancelled, message)),
-        }
+        Self::new(TaskState::Cancelled, None, Some(Failure::new(Reason::Cancelled, message)))
     }
 }
 
@@ -86,10 +88,8 @@ pub fn judge(
     output_fault: Option<Failure>,
 ) -> Outcome {
     let exit_code = exit.status.code();
-    let failed = |reason: Reason, message: String| Outcome {
-        state: TaskState::Failed,
-        exit_code,
-        failure: Some(Failure::new(reason, message)),
+    let failed = |reason: Reason, message: String| {
+        Outcome::new(TaskState::Failed, exit_code, Some(Failure::new(reason, message)))
     };
     match stopped {
         Some(StopReason::Cancel) => {
@@ -105,13 +105,11 @@ pub fn judge(
     }
     match &exit.status {
         ExitStatus::Code { code: 0, .. } => match output_fault {
-            Some(failure) => {
-                Outcome { state: TaskState::Failed, exit_code, failure: Some(failure) }
-            }
-            None => Outcome { state: TaskState::Succeeded, exit_code, failure: None },
+            Some(failure) => Outcome::new(TaskState::Failed, exit_code, Some(failure)),
+            None => Outcome::new(TaskState::Succeeded, exit_code, None),
         },
         ExitStatus::Code { code, .. } if skip_on_exit_codes.contains(code) => {
-            Outcome { state: TaskState::Skipped, exit_code, failure: None }
+            Outcome::new(TaskState::Skipped, exit_code, None)
         }
         ExitStatus::Code { code: 137, oom_killed: true } => failed(
             Reason::OomKilled,

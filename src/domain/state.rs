@@ -50,6 +50,16 @@ impl TaskState {
             Self::Succeeded | Self::Failed | Self::Skipped | Self::Cancelled => true,
         }
     }
+
+    /// Whether somebody may ask for a new attempt: it ended, and not well.
+    pub const fn may_be_retried(self) -> bool {
+        match self {
+            Self::Queued | Self::Starting | Self::Running | Self::Finishing | Self::Succeeded => {
+                false
+            }
+            Self::Failed | Self::Skipped | Self::Cancelled => true,
+        }
+    }
 }
 
 impl fmt::Display for TaskState {

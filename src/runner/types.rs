@@ -56,6 +56,8 @@ pub enum EngineState {
     Ready {
         id: EngineId,
         version: String,
+        /// The machine that it is on, as it calls itself.
+        node: Option<String>,
     },
     Down {
         since: Timestamp,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use super::{Error, NewChunk, NewEvent, Store, document, events, logs, opt_sql, outputs, sql};
+use crate::domain::failure::Budget;
 use crate::domain::outcome::{Outcome, Output};
 use crate::ids::{AttemptId, Fence, TaskId};
 
@@ -34,6 +35,9 @@ pub struct AttemptEnd {
     /// Where it ended before it was written that it runs.
     pub handle: Option<serde_json::Value>,
     pub image_digest: Option<String>,
+    /// The machine that it ran on, and the name of its sandbox there, for people.
+    pub node: Option<String>,
+    pub sandbox: Option<String>,
     pub outputs: Vec<Output>,
     pub seals: LogSeals,
     /// The last chunks of the log, not stored yet.
@@ -48,6 +52,8 @@ pub struct AttemptEnd {
 pub struct Requeue {
     pub attempt: AttemptId,
     pub not_before: Timestamp,
+    /// Which of the task's budgets it costs.
+    pub budget: Budget,
 }
 
 /// Whether the end was written.
@@ -159,9 +165,12 @@ async fn end_task(
         ), attempt as (
             insert into attempts
                 (task_id, attempt_no, attempt_id, state, exit_code, failure, target, engine_id, worker_id,
-                 handle, image_digest, keep_sandbox, log, queued_at, claimed_at, started_at, finished_at)
+                 handle, image_digest, keep_sandbox, log, queued_at, claimed_at, started_at, finished_at,
+                 node, sandbox, unconfirmed)
             select task_id, attempt_no, attempt_id, $3, $4, $5::text::json, target, engine_id, worker_id,
-                   coalesce(handle, $10::text::json), coalesce(image_digest, $11), $6, $7::text::json, queued_at, claimed_at, coalesce($8, started_at), $9
+                   coalesce(handle, $10::text::json), coalesce(image_digest, $11), $6, $7::text::json,
+                   coalesce(attempt_queued_at, queued_at), claimed_at, coalesce($8, started_at), $9,
+                   $12, $13, $14
             from gone
         ), ended as (
             insert into ended_tasks
@@ -182,6 +191,9 @@ async fn end_task(
         sql(end.finished_at),
         handle,
         end.image_digest,
+        end.node,
+        end.sandbox,
+        end.outcome.unconfirmed,
     )
     .fetch_one(connection)
     .await?;
@@ -202,9 +214,12 @@ async fn requeue(
         r#"
         insert into attempts
             (task_id, attempt_no, attempt_id, state, exit_code, failure, target, engine_id, worker_id,
-             handle, image_digest, keep_sandbox, log, queued_at, claimed_at, started_at, finished_at)
+             handle, image_digest, keep_sandbox, log, queued_at, claimed_at, started_at, finished_at,
+             node, sandbox, unconfirmed)
         select task_id, attempt_no, attempt_id, $3, $4, $5::text::json, target, engine_id, worker_id,
-               coalesce(handle, $10::text::json), coalesce(image_digest, $11), $6, $7::text::json, queued_at, claimed_at, coalesce($8, started_at), $9
+               coalesce(handle, $10::text::json), coalesce(image_digest, $11), $6, $7::text::json,
+               coalesce(attempt_queued_at, queued_at), claimed_at, coalesce($8, started_at), $9,
+               $12, $13, $14
         from live_tasks where task_id = $1 and fence = $2
         "#,
         task.uuid(),
@@ -218,6 +233,9 @@ async fn requeue(
         sql(end.finished_at),
         handle,
         end.image_digest,
+        end.node,
+        end.sandbox,
+        end.outcome.unconfirmed,
     )
     .execute(&mut *connection)
     .await?;
@@ -225,13 +243,19 @@ async fn requeue(
         "update live_tasks
          set state = 'queued', worker_id = null, engine_id = null, claimed_at = null, started_at = null,
              handle = null, image_digest = null, attempt_id = $3, attempt_no = attempt_no + 1,
-             platform_failures = platform_failures + 1, not_before = $4, queue_deadline = null,
-             fence = fence + 1
+             user_failures = user_failures + $5, platform_failures = platform_failures + $6,
+             not_before = $4, queue_deadline = null, attempt_queued_at = $7, fence = fence + 1,
+             unconfirmed = case when $8
+                 then json_build_object('attempt', attempt_id, 'engine', coalesce(engine_id, '')) end
          where task_id = $1 and fence = $2 and stop_reason is null",
         task.uuid(),
         fence.0,
         next.attempt.uuid(),
         sql(next.not_before),
+        i32::from(next.budget == Budget::User),
+        i32::from(next.budget == Budget::Platform),
+        sql(end.finished_at),
+        end.outcome.unconfirmed,
     )
     .execute(connection)
     .await?;

@@ -1,6 +1,7 @@
 //! Giving tasks to workers: from the queue, back to the worker that had them, or from a dead one.
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{Error, Store, opt_jiff, parse_document};
 use crate::domain::attempt::Phase;
@@ -16,6 +17,13 @@ pub struct ClaimTarget {
     pub slots: i64,
 }
 
+/// An attempt that ended in the books while nobody could ask its engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unconfirmed {
+    pub attempt: AttemptId,
+    pub engine: String,
+}
+
 /// A task that is now held by the worker that asked.
 #[derive(Debug, Clone)]
 pub struct ClaimedTask {
@@ -29,7 +37,10 @@ pub struct ClaimedTask {
     pub engine: String,
     pub stop: Option<StopReason>,
     pub started_at: Option<Timestamp>,
+    pub user_failures: u32,
     pub platform_failures: u32,
+    /// An earlier attempt that may still run: its sandbox has to go first.
+    pub unconfirmed: Option<Unconfirmed>,
     /// An error where a newer or broken binary wrote it.
     pub spec: Result<TaskSpec, String>,
     pub spec_hash: SpecHash,
@@ -46,7 +57,9 @@ struct Row {
     engine_id: Option<String>,
     stop_reason: Option<String>,
     started_at: Option<jiff_sqlx::Timestamp>,
+    user_failures: i32,
     platform_failures: i32,
+    unconfirmed: Option<serde_json::Value>,
     spec: serde_json::Value,
     spec_hash: String,
 }
@@ -67,7 +80,12 @@ impl Row {
             engine: self.engine_id.unwrap_or_default(),
             stop: self.stop_reason.as_deref().and_then(StopReason::parse),
             started_at: opt_jiff(self.started_at),
+            user_failures: u32::try_from(self.user_failures).unwrap_or_default(),
             platform_failures: u32::try_from(self.platform_failures).unwrap_or_default(),
+            unconfirmed: self
+                .unconfirmed
+                .map(|it| parse_document("unconfirmed attempt", it))
+                .transpose()?,
             spec: serde_json::from_value(self.spec).map_err(|it| it.to_string()),
             spec_hash: parse_document("spec hash", serde_json::Value::String(self.spec_hash))?,
         })
@@ -94,6 +112,8 @@ impl Store {
                     select l.task_id from live_tasks l
                     where l.state = 'queued' and l.target = t.target
                       and (l.not_before is null or l.not_before <= now())
+                      and (l.after_task_id is null
+                           or not exists (select from live_tasks b where b.task_id = l.after_task_id))
                     order by l.priority desc, l.task_id
                     limit t.slots
                     for update skip locked
@@ -109,7 +129,8 @@ impl Store {
             select c.task_id as "task_id!", s.run_id as "run_id!", c.attempt_id as "attempt_id!",
                    c.attempt_no as "attempt_no!", c.fence as "fence!", c.state as "state!",
                    c.target as "target!", c.engine_id, c.stop_reason, c.started_at,
-                   c.platform_failures as "platform_failures!", s.spec as "spec!", s.spec_hash as "spec_hash!"
+                   c.user_failures as "user_failures!", c.platform_failures as "platform_failures!",
+                   c.unconfirmed, s.spec as "spec!", s.spec_hash as "spec_hash!"
             from claimed c join task_specs s on s.task_id = c.task_id
             order by c.priority desc, c.task_id
             "#,
@@ -142,7 +163,8 @@ impl Store {
             select c.task_id as "task_id!", s.run_id as "run_id!", c.attempt_id as "attempt_id!",
                    c.attempt_no as "attempt_no!", c.fence as "fence!", c.state as "state!",
                    c.target as "target!", c.engine_id, c.stop_reason, c.started_at,
-                   c.platform_failures as "platform_failures!", s.spec as "spec!", s.spec_hash as "spec_hash!"
+                   c.user_failures as "user_failures!", c.platform_failures as "platform_failures!",
+                   c.unconfirmed, s.spec as "spec!", s.spec_hash as "spec_hash!"
             from taken c join task_specs s on s.task_id = c.task_id
             "#,
             worker.uuid(),
@@ -168,7 +190,8 @@ impl Store {
             select c.task_id as "task_id!", s.run_id as "run_id!", c.attempt_id as "attempt_id!",
                    c.attempt_no as "attempt_no!", c.fence as "fence!", c.state as "state!",
                    c.target as "target!", c.engine_id, c.stop_reason, c.started_at,
-                   c.platform_failures as "platform_failures!", s.spec as "spec!", s.spec_hash as "spec_hash!"
+                   c.user_failures as "user_failures!", c.platform_failures as "platform_failures!",
+                   c.unconfirmed, s.spec as "spec!", s.spec_hash as "spec_hash!"
             from taken c join task_specs s on s.task_id = c.task_id
             "#,
             worker.uuid(),
@@ -237,7 +260,8 @@ impl Store {
             select c.task_id as "task_id!", s.run_id as "run_id!", c.attempt_id as "attempt_id!",
                    c.attempt_no as "attempt_no!", c.fence as "fence!", c.state as "state!",
                    c.target as "target!", c.engine_id, c.stop_reason, c.started_at,
-                   c.platform_failures as "platform_failures!", s.spec as "spec!", s.spec_hash as "spec_hash!"
+                   c.user_failures as "user_failures!", c.platform_failures as "platform_failures!",
+                   c.unconfirmed, s.spec as "spec!", s.spec_hash as "spec_hash!"
             from taken c join task_specs s on s.task_id = c.task_id
             "#,
             worker.uuid(),

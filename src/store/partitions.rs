@@ -21,8 +21,15 @@ pub(super) async fn ensure(connection: &mut PgConnection) -> Result<(), Error> {
 
 const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-const PARENTS: [&str; 6] =
-    ["task_specs", "ended_tasks", "attempts", "outputs", "task_events", "log_chunks"];
+const PARENTS: [&str; 7] = [
+    "task_specs",
+    "superseded_specs",
+    "ended_tasks",
+    "attempts",
+    "outputs",
+    "task_events",
+    "log_chunks",
+];
 
 impl Store {
     pub async fn ensure_partitions(&self) -> Result<(), Error> {
@@ -92,6 +99,15 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         sqlx::query!(
             "delete from idempotency_keys
+             where task_id >= $1 and task_id < $2 and created_at < now() - make_interval(secs => $3)",
+            first,
+            end,
+            keys_secs
+        )
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query!(
+            "delete from run_keys
              where task_id >= $1 and task_id < $2 and created_at < now() - make_interval(secs => $3)",
             first,
             end,

@@ -1,6 +1,7 @@
 //! Ending tasks that no worker holds: cancelled or expired in the queue.
 
 use jiff::Timestamp;
+use sqlx::PgConnection;
 
 use super::{Error, NewEvent, Store, document, events, opt_sql, sql};
 use crate::domain::outcome::Outcome;
@@ -24,57 +25,7 @@ impl Store {
     /// Asks for the end of a task. Works in every state.
     pub async fn cancel(&self, task: TaskId, by: &str, now: Timestamp) -> Result<Cancelled, Error> {
         let mut transaction = self.pool.begin().await?;
-        let row = sqlx::query!(
-            "select state, stop_reason, attempt_no from live_tasks where task_id = $1 for update",
-            task.uuid()
-        )
-        .fetch_optional(&mut *transaction)
-        .await?;
-        let requested = |message: &str| NewEvent {
-            at: now,
-            source: "api",
-            reason: "cancel_requested".to_owned(),
-            message: format!("{message} by {by}"),
-        };
-        let cancelled = match row {
-            None => {
-                let state = sqlx::query_scalar!(
-                    "select coalesce(e.state, '') from task_specs s left join ended_tasks e using (task_id)
-                     where s.task_id = $1",
-                    task.uuid()
-                )
-                .fetch_optional(&mut *transaction)
-                .await?;
-                match state {
-                    None => Cancelled::NotFound,
-                    Some(state) => {
-                        Cancelled::Unchanged(state.as_deref().and_then(TaskState::parse))
-                    }
-                }
-            }
-            Some(row) if row.state == "queued" => {
-                let event = requested("cancelled in the queue");
-                events::insert(&mut transaction, task, row.attempt_no, &[event]).await?;
-                let outcome = Outcome::cancelled("cancelled before it started");
-                end_queued(&mut transaction, &[task], &outcome, now).await?;
-                Cancelled::AtOnce
-            }
-            Some(row) if row.stop_reason.is_some() => {
-                Cancelled::Unchanged(TaskState::parse(&row.state))
-            }
-            Some(row) => {
-                sqlx::query!(
-                    "update live_tasks set stop_reason = 'cancel', stop_requested_at = $2 where task_id = $1",
-                    task.uuid(),
-                    sql(now)
-                )
-                .execute(&mut *transaction)
-                .await?;
-                let event = requested("asked to stop");
-                events::insert(&mut transaction, task, row.attempt_no, &[event]).await?;
-                Cancelled::Requested
-            }
-        };
+        let cancelled = cancel(&mut transaction, task, by, now).await?;
         transaction.commit().await?;
         Ok(cancelled)
     }
@@ -114,8 +65,67 @@ impl Store {
     }
 }
 
+/// What [`Store::cancel`] does, within a transaction.
+pub(super) async fn cancel(
+    connection: &mut PgConnection,
+    task: TaskId,
+    by: &str,
+    now: Timestamp,
+) -> Result<Cancelled, Error> {
+    let row = sqlx::query!(
+        "select state, stop_reason, attempt_no from live_tasks where task_id = $1 for update",
+        task.uuid()
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    let requested = |message: &str| NewEvent {
+        at: now,
+        source: "api",
+        reason: "cancel_requested".to_owned(),
+        message: format!("{message} by {by}"),
+    };
+    let cancelled = match row {
+        None => {
+            let state = sqlx::query_scalar!(
+                "select coalesce(e.state, '') from task_specs s left join ended_tasks e using (task_id)
+                 where s.task_id = $1",
+                task.uuid()
+            )
+            .fetch_optional(&mut *connection)
+            .await?;
+            match state {
+                None => Cancelled::NotFound,
+                Some(state) => Cancelled::Unchanged(state.as_deref().and_then(TaskState::parse)),
+            }
+        }
+        Some(row) if row.state == "queued" => {
+            let event = requested("cancelled in the queue");
+            events::insert(connection, task, row.attempt_no, &[event]).await?;
+            let outcome = Outcome::cancelled("cancelled before it started");
+            end_queued(connection, &[task], &outcome, now).await?;
+            Cancelled::AtOnce
+        }
+        Some(row) if row.stop_reason.is_some() => {
+            Cancelled::Unchanged(TaskState::parse(&row.state))
+        }
+        Some(row) => {
+            sqlx::query!(
+                "update live_tasks set stop_reason = 'cancel', stop_requested_at = $2 where task_id = $1",
+                task.uuid(),
+                sql(now)
+            )
+            .execute(&mut *connection)
+            .await?;
+            let event = requested("asked to stop");
+            events::insert(connection, task, row.attempt_no, &[event]).await?;
+            Cancelled::Requested
+        }
+    };
+    Ok(cancelled)
+}
+
 async fn end_queued(
-    connection: &mut sqlx::PgConnection,
+    connection: &mut PgConnection,
     tasks: &[TaskId],
     outcome: &Outcome,
     now: Timestamp,
@@ -129,7 +139,8 @@ async fn end_queued(
         ), attempt as (
             insert into attempts
                 (task_id, attempt_no, attempt_id, state, failure, target, keep_sandbox, queued_at, finished_at)
-            select task_id, attempt_no, attempt_id, $2, $3::text::json, target, false, queued_at, $4
+            select task_id, attempt_no, attempt_id, $2, $3::text::json, target, false,
+                   coalesce(attempt_queued_at, queued_at), $4
             from gone
         ), ended as (
             insert into ended_tasks (task_id, state, attempt_no, failure, queued_at, started_at, finished_at)

@@ -32,6 +32,9 @@ pub struct TaskRecord {
     /// Queued, and not to be started before.
     pub not_before: Option<Timestamp>,
     pub stop_requested: bool,
+    pub run_key: Option<String>,
+    /// It starts after the end of this task.
+    pub after_task: Option<TaskId>,
 }
 
 /// An attempt that has ended.
@@ -43,7 +46,11 @@ pub struct AttemptRecord {
     pub exit_code: Option<i32>,
     pub failure: Option<Failure>,
     pub image_digest: Option<String>,
+    pub node: Option<String>,
+    pub sandbox: Option<String>,
+    pub spec_hash: Option<String>,
     pub seals: LogSeals,
+    pub queued_at: Timestamp,
     pub claimed_at: Option<Timestamp>,
     pub started_at: Option<Timestamp>,
     pub finished_at: Timestamp,
@@ -82,13 +89,16 @@ struct Row {
     finished_at: Option<jiff_sqlx::Timestamp>,
     not_before: Option<jiff_sqlx::Timestamp>,
     stop_reason: Option<String>,
+    run_key: Option<String>,
+    after_task_id: Option<uuid::Uuid>,
 }
 
 const COLUMNS: &str = "
     select s.task_id, s.run_id, s.name, s.image, s.target, s.labels, s.priority,
            coalesce(l.state, e.state) as state, coalesce(l.attempt_no, e.attempt_no) as attempt_no,
            e.exit_code, e.failure, coalesce(l.queued_at, e.queued_at) as queued_at, l.claimed_at,
-           coalesce(l.started_at, e.started_at) as started_at, e.finished_at, l.not_before, l.stop_reason
+           coalesce(l.started_at, e.started_at) as started_at, e.finished_at, l.not_before, l.stop_reason,
+           s.run_key, l.after_task_id
     from task_specs s
     left join live_tasks l on l.task_id = s.task_id
     left join ended_tasks e on e.task_id = s.task_id
@@ -121,6 +131,8 @@ impl Row {
             finished_at: opt_jiff(self.finished_at),
             not_before: opt_jiff(self.not_before),
             stop_requested: self.stop_reason.is_some(),
+            run_key: self.run_key,
+            after_task: self.after_task_id.map(TaskId::from_uuid),
         })
     }
 }
@@ -135,7 +147,8 @@ impl Store {
                    e.exit_code as "exit_code?", e.failure as "failure?",
                    coalesce(l.queued_at, e.queued_at) as queued_at, l.claimed_at as "claimed_at?",
                    coalesce(l.started_at, e.started_at) as started_at, e.finished_at as "finished_at?",
-                   l.not_before as "not_before?", l.stop_reason as "stop_reason?"
+                   l.not_before as "not_before?", l.stop_reason as "stop_reason?",
+                   s.run_key, l.after_task_id as "after_task_id?"
             from task_specs s
             left join live_tasks l on l.task_id = s.task_id
             left join ended_tasks e on e.task_id = s.task_id
@@ -185,9 +198,13 @@ impl Store {
     /// The attempts of a task that have ended, in order.
     pub async fn list_attempts(&self, task: TaskId) -> Result<Vec<AttemptRecord>, Error> {
         let rows = sqlx::query!(
-            "select attempt_id, attempt_no, state, exit_code, failure, image_digest, log, claimed_at,
-                    started_at, finished_at
-             from attempts where task_id = $1 order by attempt_no",
+            "select a.attempt_id, a.attempt_no, a.state, a.exit_code, a.failure, a.image_digest, a.node,
+                    a.sandbox, a.log, a.queued_at, a.claimed_at, a.started_at, a.finished_at,
+                    coalesce(
+                        (select o.spec_hash from superseded_specs o
+                         where o.task_id = $1 and o.attempt_no >= a.attempt_no order by o.attempt_no limit 1),
+                        (select s.spec_hash from task_specs s where s.task_id = $1)) as spec_hash
+             from attempts a where a.task_id = $1 order by a.attempt_no",
             task.uuid()
         )
         .fetch_all(&self.pool)
@@ -202,11 +219,15 @@ impl Store {
                     exit_code: it.exit_code,
                     failure: it.failure.map(|it| parse_document("failure", it)).transpose()?,
                     image_digest: it.image_digest,
+                    node: it.node,
+                    sandbox: it.sandbox,
+                    spec_hash: it.spec_hash,
                     seals: it
                         .log
                         .map(|it| parse_document("log seal", it))
                         .transpose()?
                         .unwrap_or_default(),
+                    queued_at: it.queued_at.to_jiff(),
                     claimed_at: opt_jiff(it.claimed_at),
                     started_at: opt_jiff(it.started_at),
                     finished_at: it.finished_at.to_jiff(),

@@ -48,7 +48,7 @@ impl Health {
                     EngineState::Connecting => {
                         TargetHealth { why: Some("connecting".to_owned()), ..none }
                     }
-                    EngineState::Ready { id, version } => TargetHealth {
+                    EngineState::Ready { id, version, node: _ } => TargetHealth {
                         ready: true,
                         engine: Some(id.0.clone()),
                         version: Some(version.clone()),

@@ -1,3 +1,4 @@
 //! Version 1: a folder for each resource, a file for each operation.
 
 pub(super) mod tasks;
+pub(super) mod tokens;

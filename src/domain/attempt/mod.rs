@@ -373,10 +373,14 @@ impl Attempt {
             // Its end was seen already: it is the storing that waits.
             _ if self.phase == Phase::Finishing => Action::Inspect,
             (Some(deadline), Some(patience_ends)) if now >= deadline.max(patience_ends) => {
-                Action::Record(Ending::Known(Outcome::failed(Failure::new(
+                let failure = Failure::new(
                     Reason::Timeout,
                     "ran longer than timeouts.run on a target that can't be asked; it is stopped as soon as it can be",
-                ))))
+                );
+                Action::Record(Ending::Known(Outcome {
+                    unconfirmed: true,
+                    ..Outcome::failed(failure)
+                }))
             }
             _ => Action::Inspect,
         }
@@ -474,12 +478,12 @@ pub const PHASE_DIAGRAM: &[(&str, &str, &str)] = &[
     ("running", "finishing", "exit seen"),
     ("running", "failed", "removed by somebody else"),
     ("running", "cancelled", "gone when it was to be stopped"),
-    ("running", "queued", "platform failure with budget left"),
+    ("running", "queued", "failure with budget left"),
     ("finishing", "succeeded", "exit code 0 and every required output"),
     ("finishing", "skipped", "exit code in skip_on_exit_codes"),
     ("finishing", "failed", "any other end"),
     ("finishing", "cancelled", "stopped by a cancel"),
-    ("finishing", "queued", "platform failure with budget left"),
+    ("finishing", "queued", "failure with budget left"),
 ];
 
 #[cfg(test)]

@@ -3,8 +3,12 @@
 //! [`parse`] turns JSON into a [`TaskSpec`] or into every [`Fault`] it found, each with a JSON
 //! pointer and the fix. A [`TaskSpec`] that exists is valid; nothing checks it again.
 
+mod document;
+mod files;
 mod parse;
 mod reader;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
@@ -12,7 +16,9 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use parse::{Limits, is_output_name, parse};
+pub use document::to_document;
+pub use files::is_output_name;
+pub use parse::{Limits, Submission, parse, parse_submission};
 pub use reader::{Fault, ObjectReader, suggest};
 
 /// One container to run, with every default filled in.
@@ -47,6 +53,8 @@ pub struct TaskSpec {
     pub pull_policy: PullPolicy,
     #[serde(default)]
     pub timeouts: Timeouts,
+    #[serde(default, skip_serializing_if = "Retries::is_default")]
+    pub retries: Retries,
     pub platform_retries: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skip_on_exit_codes: Vec<i32>,
@@ -163,6 +171,41 @@ impl Default for Timeouts {
             run: None,
             stop_grace: SignedDuration::from_secs(10),
             finish: SignedDuration::from_mins(10),
+        }
+    }
+}
+
+/// The task's own budget of further attempts, for failures of class `user`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retries {
+    pub max: u32,
+    /// Before the first further attempt; doubles from one to the next.
+    #[serde(with = "duration_ms")]
+    pub backoff_initial: SignedDuration,
+    #[serde(with = "duration_ms")]
+    pub backoff_max: SignedDuration,
+    /// Only ends with one of these codes are tried again. Empty: every failure that may be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub on_exit_codes: Vec<i32>,
+    /// Also where it could not be confirmed that the attempt before has ended: two may run then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_unconfirmed: bool,
+}
+
+impl Retries {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self {
+            max: 0,
+            backoff_initial: SignedDuration::from_secs(1),
+            backoff_max: SignedDuration::from_mins(1),
+            on_exit_codes: Vec::new(),
+            on_unconfirmed: false,
         }
     }
 }

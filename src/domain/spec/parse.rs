@@ -7,15 +7,15 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
 use serde_json::Value;
 
+use super::files::{read_files, read_outputs};
 use super::reader::escape;
 use super::{
-    Cleanup, Fault, InputFile, ObjectReader, OutputDecl, OutputSource, PullPolicy, Resources,
-    TaskSpec, Timeouts, suggest,
+    Cleanup, Fault, ObjectReader, PullPolicy, Resources, Retries, TaskSpec, Timeouts, suggest,
 };
 use crate::domain::quantity;
+use crate::domain::work::{OnDuplicate, RunKey, Work};
 
 /// What a deployment allows and fills in.
 #[derive(Debug, Clone)]
@@ -44,19 +44,31 @@ const DEFAULT_PLATFORM_RETRIES: u32 = 3;
 const NAME_CHARS: usize = 255;
 const LABELS: usize = 64;
 const LABEL_CHARS: usize = 255;
-const OUTPUTS: usize = 100;
-const FILES: usize = 200;
+
+/// What a submitted document says: what to run, and which work that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submission {
+    pub spec: TaskSpec,
+    /// Of the document's `run_key`.
+    pub work: Option<Work>,
+}
+
+/// Reads a task document for what it runs.
+pub fn parse(document: &Value, limits: &Limits) -> Result<TaskSpec, Vec<Fault>> {
+    parse_submission(document, limits).map(|it| it.spec)
+}
 
 /// Reads a task document.
-pub fn parse(document: &Value, limits: &Limits) -> Result<TaskSpec, Vec<Fault>> {
+pub fn parse_submission(document: &Value, limits: &Limits) -> Result<Submission, Vec<Fault>> {
     let mut faults = Vec::new();
-    let spec = ObjectReader::open(document, String::new(), &mut faults).map(|mut task| {
+    let read = ObjectReader::open(document, String::new(), &mut faults).map(|mut task| {
         let spec = read_task(&mut task, limits);
+        let work = read_work(&mut task);
         task.finish();
-        spec
+        Submission { spec, work }
     });
-    match spec {
-        Some(spec) if faults.is_empty() => Ok(spec),
+    match read {
+        Some(it) if faults.is_empty() => Ok(it),
         _ => Err(faults),
     }
 }
@@ -95,6 +107,7 @@ fn read_task(task: &mut ObjectReader<'_>, limits: &Limits) -> TaskSpec {
         )
         .unwrap_or_default();
     let timeouts = task.object("timeouts", read_timeouts).unwrap_or_default();
+    let retries = task.object("retries", read_retries).unwrap_or_default();
     let platform_retries = task
         .integer("platform_retries", 0, 100)
         .and_then(|it| u32::try_from(it).ok())
@@ -132,6 +145,7 @@ fn read_task(task: &mut ObjectReader<'_>, limits: &Limits) -> TaskSpec {
         target,
         pull_policy,
         timeouts,
+        retries,
         platform_retries,
         skip_on_exit_codes,
         at_most_once,
@@ -140,6 +154,48 @@ fn read_task(task: &mut ObjectReader<'_>, limits: &Limits) -> TaskSpec {
         priority,
         cleanup,
     }
+}
+
+fn read_retries(it: &mut ObjectReader<'_>) -> Retries {
+    let default = Retries::default();
+    let max = it.integer("max", 0, 100).and_then(|it| u32::try_from(it).ok()).unwrap_or(0);
+    let (initial, longest) =
+        it.object("backoff", |it| (it.duration("initial"), it.duration("max"))).unwrap_or_default();
+    let backoff_initial = initial.unwrap_or(default.backoff_initial);
+    let backoff_max = match (initial, longest) {
+        // Whoever names the first wait alone does not want it cut.
+        (Some(initial), None) => default.backoff_max.max(initial),
+        (_, longest) => longest.unwrap_or(default.backoff_max),
+    };
+    if backoff_max < backoff_initial {
+        it.fault(
+            "backoff",
+            "out_of_range",
+            "the longest wait \"max\" is shorter than the first one: raise \"max\" or lower \"initial\"",
+        );
+    }
+    Retries {
+        max,
+        backoff_initial,
+        backoff_max,
+        on_exit_codes: read_exit_codes(it, "on_exit_codes"),
+        on_unconfirmed: it.bool("on_unconfirmed").unwrap_or(false),
+    }
+}
+
+fn read_work(task: &mut ObjectReader<'_>) -> Option<Work> {
+    let on_duplicate = task.choice("on_duplicate", &OnDuplicate::ALL.map(|it| (it.as_str(), it)));
+    let has_key = task.value("run_key").is_some();
+    if !has_key && on_duplicate.is_some() {
+        task.fault(
+            "on_duplicate",
+            "conflict",
+            "\"on_duplicate\" says what becomes of a second submit with the same \"run_key\": give one, or leave it out",
+        );
+    }
+    let key = task.text("run_key")?;
+    let key = task.checked("run_key", RunKey::parse(key))?;
+    Some(Work { key, on_duplicate: on_duplicate.unwrap_or_default() })
 }
 
 fn read_name(task: &mut ObjectReader<'_>) -> Option<String> {
@@ -307,102 +363,7 @@ fn read_env(task: &mut ObjectReader<'_>, limits: &Limits) -> BTreeMap<String, St
     env
 }
 
-fn read_files(task: &mut ObjectReader<'_>, limits: &Limits) -> Vec<InputFile> {
-    let mut files: Vec<InputFile> = Vec::new();
-    let Some(items) = task.list("files") else { return files };
-    if items.len() > FILES {
-        task.fault(
-            "files",
-            "too_large",
-            format!("{} files, at most {FILES} are taken", items.len()),
-        );
-        return files;
-    }
-    let base = task.pointer("files");
-    for (index, item) in items.iter().enumerate() {
-        let pointer = format!("{base}/{index}");
-        let Some(mut file) = ObjectReader::open(item, pointer, task.faults()) else { continue };
-        let read = read_file(&mut file);
-        file.finish();
-        let Some(read) = read else { continue };
-        if files.iter().any(|it| it.path == read.path) {
-            task.faults().push(Fault::new(
-                format!("{base}/{index}/path"),
-                "duplicate",
-                format!("{:?} is there twice: keep one of the two", read.path),
-            ));
-        }
-        files.push(read);
-    }
-    let total: usize = files.iter().map(|it| it.content.len()).sum();
-    if total > limits.files_bytes {
-        task.fault(
-            "files",
-            "too_large",
-            format!(
-                "the files have {total} bytes in all, at most {} are taken",
-                limits.files_bytes
-            ),
-        );
-    }
-    files
-}
-
-fn read_file(file: &mut ObjectReader<'_>) -> Option<InputFile> {
-    let path = match file.value("path") {
-        None => {
-            file.fault("path", "required", "\"path\" is required: write for example \"/in/a.txt\"");
-            None
-        }
-        Some(_) => absolute(file, "path"),
-    };
-    if path.as_deref().is_some_and(|it| it.ends_with('/')) {
-        file.fault("path", "invalid_value", "the path of a file does not end in \"/\"");
-    }
-    // Not `text()`: the content of a file may hold NUL characters.
-    let content = match file.value("content") {
-        Some(Value::String(text)) => Some(text.clone().into_bytes()),
-        Some(other) => file.wrong("content", "a string", other),
-        None => None,
-    };
-    let encoded = file.text("content_base64").and_then(|text| {
-        let bytes = base64::engine::general_purpose::STANDARD.decode(text);
-        file.checked("content_base64", bytes.map_err(|it| format!("not base64: {it}")))
-    });
-    let mode = match file.text("mode") {
-        None => 0o644,
-        Some(text) => {
-            u32::from_str_radix(text, 8).ok().filter(|it| *it <= 0o7777).unwrap_or_else(|| {
-                file.fault(
-                    "mode",
-                    "invalid_value",
-                    format!("{text:?} is not a file mode: write \"0644\""),
-                );
-                0
-            })
-        }
-    };
-    let content = match (content, encoded) {
-        (Some(_), Some(_)) => {
-            file.fault("content", "conflict", "give \"content\" or \"content_base64\", not both");
-            return None;
-        }
-        (None, None) => {
-            if file.value("content").is_none() && file.value("content_base64").is_none() {
-                file.fault(
-                    "content",
-                    "required",
-                    "give \"content\", or \"content_base64\" for bytes",
-                );
-            }
-            return None;
-        }
-        (Some(it), None) | (None, Some(it)) => it,
-    };
-    Some(InputFile { path: path?, content, mode })
-}
-
-fn absolute(reader: &mut ObjectReader<'_>, key: &'static str) -> Option<String> {
+pub(super) fn absolute(reader: &mut ObjectReader<'_>, key: &'static str) -> Option<String> {
     let path = reader.text(key)?;
     if !path.starts_with('/') || path.split('/').any(|it| it == "..") || path.len() > 4_000 {
         reader.fault(
@@ -504,56 +465,6 @@ fn read_exit_codes(task: &mut ObjectReader<'_>, key: &'static str) -> Vec<i32> {
     codes
 }
 
-fn read_outputs(task: &mut ObjectReader<'_>) -> BTreeMap<String, OutputDecl> {
-    let mut outputs = BTreeMap::new();
-    let Some(map) = task.map("outputs") else { return outputs };
-    if map.len() > OUTPUTS {
-        task.fault(
-            "outputs",
-            "too_large",
-            format!("{} outputs, at most {OUTPUTS} are taken", map.len()),
-        );
-        return outputs;
-    }
-    let base = task.pointer("outputs");
-    for (name, value) in map {
-        let pointer = format!("{base}/{}", escape(name));
-        if !is_output_name(name) {
-            task.faults().push(Fault::new(
-                pointer,
-                "invalid_value",
-                format!(
-                    "{name:?} can't name an output: use letters, digits, \"_\", \"-\" and \".\""
-                ),
-            ));
-            continue;
-        }
-        let Some(mut decl) = ObjectReader::open(value, pointer, task.faults()) else { continue };
-        let path = absolute(&mut decl, "path");
-        let from = decl.choice("from", &[("last_line", false), ("all_lines", true)]);
-        let required = decl.bool("required").unwrap_or(false);
-        let source = match (path, from) {
-            (Some(_), Some(_)) => {
-                decl.fault("from", "conflict", "give \"path\" or \"from\", not both");
-                OutputSource::Json
-            }
-            (Some(path), None) => OutputSource::Path(path),
-            (None, Some(true)) => OutputSource::AllLines,
-            (None, Some(false)) => OutputSource::LastLine,
-            (None, None) => OutputSource::Json,
-        };
-        decl.finish();
-        outputs.insert(name.clone(), OutputDecl { source, required });
-    }
-    outputs
-}
-
-/// Also the rule for the keys of the JSON object that a task writes.
-pub fn is_output_name(name: &str) -> bool {
-    (1..=128).contains(&name.len())
-        && name.bytes().all(|it| it.is_ascii_alphanumeric() || matches!(it, b'_' | b'-' | b'.'))
-}
-
 fn read_labels(task: &mut ObjectReader<'_>) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     let Some(map) = task.map("labels") else { return labels };
@@ -588,93 +499,4 @@ fn read_labels(task: &mut ObjectReader<'_>) -> BTreeMap<String, String> {
         }
     }
     labels
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn spec(document: Value) -> TaskSpec {
-        parse(&document, &Limits::default()).unwrap()
-    }
-
-    /// `pointer code: detail`, a line for each fault.
-    fn faults(document: Value) -> String {
-        let faults = parse(&document, &Limits::default()).unwrap_err();
-        faults.iter().map(|it| format!("{} {}: {}\n", it.pointer, it.code, it.detail)).collect()
-    }
-
-    #[test]
-    fn the_smallest_task_gets_every_default() {
-        let spec = spec(json!({"image": "registry:5000/team/busybox:1.36"}));
-        assert_eq!(spec.name, "busybox");
-        assert_eq!(spec.target, "local");
-        assert_eq!((spec.command, spec.entrypoint), (None, None));
-        assert_eq!(spec.platform_retries, 3);
-        assert_eq!(spec.timeouts, Timeouts::default());
-        assert_eq!(spec.cleanup, Cleanup::Always);
-    }
-
-    #[test]
-    fn a_command_is_a_list_or_is_split_as_a_shell_does() {
-        let split =
-            spec(json!({"image": "a", "command": "sh -c 'echo \"a b\"'", "args": ["x", 1, true]}));
-        assert_eq!(split.command.unwrap(), ["sh", "-c", "echo \"a b\"", "x", "1", "true"]);
-        assert_eq!(spec(json!({"image": "a", "command": []})).command, Some(vec![]));
-        assert!(faults(json!({"image": "a", "command": "sh -c 'x"})).contains("quote"));
-    }
-
-    #[test]
-    fn every_fault_is_reported_at_once() {
-        insta::assert_snapshot!(faults(json!({
-            "image": "", "comand": "x", "env": {"A": null, "B=": "x", "N": "a\u{0}"}, "command": ["a\u{0}", {}],
-            "files": [{"path": "in/../a"}, {"content": "x"}, 3],
-            "resources": {"cpu": "-1", "memory": "512m", "pids": 0, "gpu": 1},
-            "timeouts": {"run": "-5s", "pull": 10}, "target": "locl", "pull_policy": "allways",
-            "platform_retries": -1, "skip_on_exit_codes": [0, 256, "x"], "at_most_once": "yes",
-            "outputs": {"a b": {}, "c": {"path": "x"}, "d": {"path": "/x", "from": "last_line"}, "e": {"from": "stdout"}},
-            "labels": {"": "x", "l": []}, "priority": 99999, "cleanup": "later", "user": "", "workdir": "rel",
-        })));
-    }
-
-    #[test]
-    fn a_document_that_is_no_object_is_a_fault() {
-        assert_eq!(faults(json!([])), " wrong_type: the document must be an object, not a list\n");
-    }
-
-    #[test]
-    fn sizes_are_bounded() {
-        let env = faults(json!({"image": "a", "env": {"BIG": "x".repeat(200 << 10)}}));
-        assert!(env.starts_with("/env/BIG too_large"), "{env}");
-        let arg = faults(json!({"image": "a", "command": ["x".repeat(200 << 10)]}));
-        assert!(arg.starts_with("/command too_large"), "{arg}");
-        let file = json!({"path": "/a", "content": "x".repeat(5 << 20)});
-        assert!(faults(json!({"image": "a", "files": [file]})).starts_with("/files too_large"));
-    }
-
-    #[test]
-    fn files_hold_any_bytes() {
-        let files = spec(json!({"image": "a", "files": [
-            {"path": "/in/a", "content": "a\u{0}b", "mode": "0755"},
-            {"path": "/in/b", "content_base64": "/wAB"},
-        ]}))
-        .files;
-        assert_eq!(files[0].content, b"a\0b");
-        assert_eq!((files[0].mode, files[1].mode), (0o755, 0o644));
-        assert_eq!(files[1].content, [255, 0, 1]);
-    }
-
-    #[test]
-    fn a_stored_spec_reads_back_the_same() {
-        let spec = spec(json!({
-            "image": "a", "command": "x", "files": [{"path": "/f", "content": "a\u{0}"}],
-            "timeouts": {"run": "1h30m", "queue": "5m"}, "outputs": {"r": {"path": "/r", "required": true}, "j": {}},
-            "resources": {"cpu": 0.5, "memory": "64Mi"}, "labels": {"n": 1}, "cleanup": "never",
-        }));
-        let text = serde_json::to_string(&spec).unwrap();
-        let back: TaskSpec = serde_json::from_str(&text).unwrap();
-        assert_eq!(back, spec);
-        assert_eq!(back.hash(), spec.hash());
-    }
 }

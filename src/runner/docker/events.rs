@@ -323,7 +323,7 @@ impl Session {
         let version = info.server_version.unwrap_or_default();
         tracing::info!(engine.id = %engine, engine.version = version, "engine ready");
         self.link.send_replace(Some(Link { engine: engine.clone(), epoch: memory.epochs }));
-        self.state.send_replace(EngineState::Ready { id: engine, version });
+        self.state.send_replace(EngineState::Ready { id: engine, version, node: info.name });
         self.poke(|_| true);
         Ok(events)
     }

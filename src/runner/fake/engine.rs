@@ -113,7 +113,8 @@ impl FakeEngine {
             faults: Faults::default(),
             record: Record::default(),
         };
-        let state = watch::Sender::new(EngineState::Ready { id, version: VERSION.to_owned() });
+        let state =
+            watch::Sender::new(EngineState::Ready { id, version: VERSION.to_owned(), node: None });
         Self(Arc::new(Shared { state, inner: Mutex::new(inner), recording }))
     }
 
@@ -128,7 +129,11 @@ impl FakeEngine {
 
     pub fn come_up(&self) {
         let id = self.lock().id.clone();
-        self.0.state.send_replace(EngineState::Ready { id, version: VERSION.to_owned() });
+        self.0.state.send_replace(EngineState::Ready {
+            id,
+            version: VERSION.to_owned(),
+            node: None,
+        });
     }
 
     /// Another engine answers in its place, with nothing in it.

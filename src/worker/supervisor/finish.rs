@@ -17,7 +17,7 @@ use crate::domain::state::TaskState;
 use crate::ids::AttemptId;
 use crate::logs::MAIN_CONTAINER;
 use crate::logs::pump::LogEnd;
-use crate::runner::{Collected, Disposal, Handle, JsonFile, Runner};
+use crate::runner::{Collected, Disposal, Handle, JsonFile, Runner, naming};
 use crate::store::{AttemptEnd, AttemptFate, ClaimedTask, LogSeals, Recorded, Requeue};
 
 /// How long a log may take to its end once the database answers again.
@@ -93,6 +93,8 @@ impl Supervisor<'_> {
             finished_at: finished_at.unwrap_or_else(|| self.shared.parts.clock.now()),
             handle: self.handle.as_ref().and_then(|it| serde_json::to_value(it).ok()),
             image_digest: self.image_digest.clone(),
+            node: self.node.clone(),
+            sandbox: self.handle.as_ref().map(|_| self.sandbox_name()),
             outputs: remains.outputs,
             seals: log
                 .as_ref()
@@ -150,6 +152,14 @@ impl Supervisor<'_> {
         })
     }
 
+    /// What people find it by on its backend.
+    fn sandbox_name(&self) -> String {
+        match self.disposal {
+            Disposal::Remove => naming::sandbox_name(&self.key),
+            Disposal::Keep => naming::kept_name(&self.key),
+        }
+    }
+
     pub(super) fn judge(&self, ending: Ending) -> Outcome {
         let mut outcome = match ending {
             Ending::Known(outcome) => outcome,
@@ -170,18 +180,22 @@ impl Supervisor<'_> {
         }
         let facts = retry::Facts {
             reason: failure.reason,
+            exit_code: outcome.exit_code,
             may_have_started: self.attempt.may_have_started(),
+            unconfirmed: outcome.unconfirmed,
             at_most_once: self.spec.at_most_once,
+            user_failures: self.claimed.user_failures,
             platform_failures: self.claimed.platform_failures,
+            retries: &self.spec.retries,
             platform_retries: self.spec.platform_retries,
             seed: (self.claimed.attempt.uuid().as_u128() & u128::from(u64::MAX)) as u64,
         };
         match retry::decide(facts) {
             retry::Decision::Final => None,
-            retry::Decision::Retry { after } => {
+            retry::Decision::Retry { after, budget } => {
                 let now = self.shared.parts.clock.now();
                 let not_before = now.checked_add(after).unwrap_or(now);
-                Some(Requeue { attempt: AttemptId::generate(), not_before })
+                Some(Requeue { attempt: AttemptId::generate(), not_before, budget })
             }
         }
     }
@@ -281,6 +295,8 @@ pub(super) async fn unreadable(
         finished_at: shared.parts.clock.now(),
         handle: None,
         image_digest: None,
+        node: None,
+        sandbox: None,
         outputs: Vec::new(),
         seals: LogSeals::new(),
         chunks: Vec::new(),

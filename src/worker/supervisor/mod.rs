@@ -20,7 +20,7 @@ use crate::domain::exit::ExitStatus;
 use crate::domain::outcome::StopReason;
 use crate::domain::spec::TaskSpec;
 use crate::logs::pump::{LogEnd, Pump};
-use crate::runner::{Disposal, EngineId, Handle, Observation, Runner, SandboxKey};
+use crate::runner::{Disposal, EngineId, EngineState, Handle, Observation, Runner, SandboxKey};
 use crate::store::{self, ClaimedTask};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
@@ -132,6 +132,7 @@ async fn drive(
         slot,
         lapses,
         handle: None,
+        node: None,
         image_digest: None,
         pump: None,
         recorded_running: false,
@@ -156,6 +157,8 @@ struct Supervisor<'a> {
     slot: Option<Slot>,
     lapses: u64,
     handle: Option<Handle>,
+    /// The machine that the sandbox is on.
+    node: Option<String>,
     image_digest: Option<String>,
     pump: Option<PumpTask>,
     recorded_running: bool,
@@ -257,6 +260,9 @@ impl Supervisor<'_> {
             self.pump = Some(PumpTask { task, exited, give_up });
         }
         self.handle = Some(handle);
+        if let EngineState::Ready { node, .. } = &*self.runner.engine().borrow() {
+            self.node.clone_from(node);
+        }
     }
 }
 

@@ -14,11 +14,15 @@ use crate::domain::exit::ExitReport;
 use crate::domain::outcome::StopReason;
 use crate::domain::quantity::format_duration;
 use crate::runner::{
-    Disposal, EngineState, Handle, KillAck, KillMode, LaunchError, LaunchRequest, WaitError,
+    Disposal, EngineState, Handle, KillAck, KillMode, LaunchError, LaunchRequest, SandboxKey,
+    WaitError,
 };
 
 impl Supervisor<'_> {
     pub(super) async fn launch(&mut self) -> Result<(), Quit> {
+        if !self.predecessor_is_gone().await? {
+            return Ok(());
+        }
         self.may_launch().await?;
         let request = LaunchRequest {
             key: self.key,
@@ -88,6 +92,38 @@ impl Supervisor<'_> {
                 Err(Quit::Unclaimed)
             }
         }
+    }
+
+    /// Where nobody could say that an earlier attempt has ended, its sandbox is removed before another one is
+    /// made, by the engine that has it. False: that can't be done now, and is tried again.
+    async fn predecessor_is_gone(&mut self) -> Result<bool, Quit> {
+        let Some(before) = self.claimed.unconfirmed.clone() else { return Ok(true) };
+        let key = SandboxKey { attempt: before.attempt, ..self.key };
+        let why = if before.engine == self.engine.0 {
+            match self.runner.cleanup(&key, Disposal::Remove).await {
+                Ok(()) => {
+                    self.journal
+                        .add("predecessor_removed", "the earlier attempt does not run any more");
+                    self.claimed.unconfirmed = None;
+                    return Ok(true);
+                }
+                Err(error) => format!("an earlier attempt may still run: {error}"),
+            }
+        } else {
+            format!(
+                "an earlier attempt may still run on the engine {}, which does not answer at this target",
+                before.engine
+            )
+        };
+        if self.spec.retries.on_unconfirmed {
+            self.journal.add("predecessor_unconfirmed", why);
+            self.claimed.unconfirmed = None;
+            return Ok(true);
+        }
+        self.engine_is_silent(&why).await?;
+        // What is asked for meanwhile is seen before the next try.
+        self.apply(Event::AnswerLost);
+        Ok(false)
     }
 
     /// Only the holder of a valid lease launches. Who could not renew in time asks whether it still holds

@@ -2,10 +2,13 @@
 
 mod access;
 mod bad_input;
+mod callers;
 mod idempotency;
 mod listing;
 mod openapi;
 mod outputs;
 mod submitting;
 mod system;
+mod tokens;
 mod waiting;
+mod work;

@@ -82,7 +82,12 @@ async fn a_cancelled_task_is_424_and_a_skipped_one_200() {
     assert_eq!(answer.reason.as_deref(), Some("task was cancelled: cancelled before it started"));
     assert!(answer.problem().starts_with("424 task_cancelled"), "{answer:?}");
     let skipped = app.submit_any().await;
-    let outcome = Outcome { state: TaskState::Skipped, exit_code: Some(99), failure: None };
+    let outcome = Outcome {
+        state: TaskState::Skipped,
+        exit_code: Some(99),
+        failure: None,
+        unconfirmed: false,
+    };
     worker.complete(skipped, outcome, Vec::new()).await;
     let answer = app.get(&format!("/api/v1/tasks/{skipped}?wait=1s")).await;
     assert_eq!((answer.status, &answer.json()["state"]), (StatusCode::OK, &json!("skipped")));

@@ -1,5 +1,5 @@
 use jiff::Timestamp;
-use supercargo::domain::failure::{Failure, Reason};
+use supercargo::domain::failure::{Budget, Failure, Reason};
 use supercargo::domain::outcome::{Outcome, Output, OutputValue};
 use supercargo::domain::state::TaskState;
 use supercargo::ids::{AttemptId, AttemptNo};
@@ -17,6 +17,8 @@ fn end(outcome: Outcome) -> AttemptEnd {
         finished_at: Timestamp::now(),
         handle: None,
         image_digest: None,
+        node: None,
+        sandbox: None,
         outputs: Vec::new(),
         seals: LogSeals::new(),
         chunks: Vec::new(),
@@ -27,7 +29,7 @@ fn end(outcome: Outcome) -> AttemptEnd {
 }
 
 fn succeeded() -> Outcome {
-    Outcome { state: TaskState::Succeeded, exit_code: Some(0), failure: None }
+    Outcome { state: TaskState::Succeeded, exit_code: Some(0), failure: None, unconfirmed: false }
 }
 
 fn chunk(seq: i32, text: &str) -> NewChunk {
@@ -118,7 +120,11 @@ async fn a_platform_failure_queues_the_next_attempt_unless_a_stop_is_wanted() {
     let worker = worker(&store).await;
     let lost = || {
         let failure = Failure::new(Reason::NodeLost, "the engine stopped");
-        let requeue = Requeue { attempt: AttemptId::generate(), not_before: Timestamp::now() };
+        let requeue = Requeue {
+            attempt: AttemptId::generate(),
+            not_before: Timestamp::now(),
+            budget: Budget::Platform,
+        };
         AttemptEnd { requeue: Some(requeue), ..end(Outcome::failed(failure)) }
     };
     let it = claim_one(&store, worker).await;

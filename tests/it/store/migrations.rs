@@ -25,7 +25,12 @@ async fn processes_that_start_together_migrate_once_and_agree() {
     for it in starts {
         prepared.push(it.await.unwrap());
     }
-    assert_eq!(prepared.iter().map(|it| it.migrated.applied).sum::<usize>(), 1);
+    // One of them applied everything that there is.
+    let mut applied: Vec<_> = prepared.iter().map(|it| it.migrated.applied).collect();
+    applied.sort_unstable();
+    let files = std::fs::read_dir("migrations").unwrap().flatten();
+    let all = files.filter(|it| it.path().to_string_lossy().ends_with(".up.sql")).count();
+    assert_eq!(applied, [0, 0, 0, 0, 0, all]);
     assert!(prepared.iter().all(|it| it.installation == prepared[0].installation));
 }
 

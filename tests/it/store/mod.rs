@@ -5,12 +5,17 @@ mod fences;
 mod migrations;
 mod retention;
 mod submits;
+mod work;
 
 use jiff::Timestamp;
 use serde_json::json;
 use supercargo::domain::spec;
 use supercargo::ids::{AttemptId, RunId, TaskId, WorkerId};
-use supercargo::store::{ClaimTarget, ClaimedTask, IdempotencyKey, NewTask, Store, Submitted};
+use supercargo::store::{
+    ClaimTarget, ClaimedTask, IdempotencyKey, NewTask, Store, Submitted, Submitter,
+};
+
+const SUBMITTER: Submitter<'_> = Submitter { project: "default", token: None, name: "tester" };
 
 fn task(document: serde_json::Value) -> NewTask {
     let spec = spec::parse(&document, &spec::Limits::default()).unwrap();
@@ -21,6 +26,7 @@ fn task(document: serde_json::Value) -> NewTask {
         spec_hash: spec.hash(),
         spec,
         key: None,
+        work: None,
     }
 }
 
@@ -34,7 +40,7 @@ fn keyed(key: &str, fingerprint: u8) -> NewTask {
 }
 
 async fn submit(store: &Store, tasks: &[NewTask]) -> Vec<Submitted> {
-    store.submit("default", None, Timestamp::now(), tasks).await.unwrap()
+    store.submit(SUBMITTER, Timestamp::now(), tasks).await.unwrap()
 }
 
 fn local(slots: i64) -> Vec<ClaimTarget> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use supercargo::domain::failure::{Failure, Reason};
+use supercargo::domain::failure::{Budget, Failure, Reason};
 use supercargo::domain::outcome::{Outcome, Output, OutputValue};
 use supercargo::domain::state::TaskState;
 use supercargo::ids::{AttemptId, TaskId, WorkerId};
@@ -72,7 +72,8 @@ impl TestWorker {
 
     pub(crate) async fn requeue(&self, it: &ClaimedTask, not_before: Timestamp) {
         let failure = Failure::new(Reason::RegistryTransient, "the registry broke off");
-        let requeue = Requeue { attempt: AttemptId::generate(), not_before };
+        let requeue =
+            Requeue { attempt: AttemptId::generate(), not_before, budget: Budget::Platform };
         let end = end(Outcome::failed(failure), Vec::new(), Some(requeue));
         self.store.finish_attempt(it.task, it.fence, &end).await.unwrap();
     }
@@ -92,6 +93,8 @@ fn end(outcome: Outcome, outputs: Vec<Output>, requeue: Option<Requeue>) -> Atte
         outcome,
         handle: None,
         image_digest: None,
+        node: None,
+        sandbox: None,
         started_at: None,
         finished_at: Timestamp::now(),
         outputs,
@@ -104,13 +107,18 @@ fn end(outcome: Outcome, outputs: Vec<Output>, requeue: Option<Requeue>) -> Atte
 }
 
 pub(crate) fn succeeded() -> Outcome {
-    Outcome { state: TaskState::Succeeded, exit_code: Some(0), failure: None }
+    Outcome { state: TaskState::Succeeded, exit_code: Some(0), failure: None, unconfirmed: false }
 }
 
 pub(crate) fn failed(code: i32, last_line: &str) -> Outcome {
     let mut failure = Failure::new(Reason::ExitNonzero, format!("exited with code {code}"));
     failure.log_tail = vec![last_line.to_owned()];
-    Outcome { state: TaskState::Failed, exit_code: Some(code), failure: Some(failure) }
+    Outcome {
+        state: TaskState::Failed,
+        exit_code: Some(code),
+        failure: Some(failure),
+        unconfirmed: false,
+    }
 }
 
 pub(crate) fn json_output(name: &str, value: serde_json::Value) -> Output {

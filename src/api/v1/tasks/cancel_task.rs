@@ -18,7 +18,7 @@ use crate::store::Cancelled;
     path = "/api/v1/tasks/{id}/cancel",
     tag = "tasks",
     params(
-        ("id" = uuid::Uuid, Path, description = "The id of the task", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
+        ("id" = String, Path, description = "The id of the task, or `key:<run_key>`", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
     ),
     responses(
         (status = 202, description = "The task as it stands now", body = Task),

@@ -49,6 +49,8 @@ pub(in crate::api) struct TaskSpec {
     pull_policy: PullPolicy,
     #[schema(required = false)]
     timeouts: Timeouts,
+    #[schema(required = false)]
+    retries: Retries,
     /// Further attempts after failures of the platform: they never count as the task's own.
     #[schema(required = false, minimum = 0, maximum = 100, default = 3)]
     platform_retries: u32,
@@ -71,6 +73,48 @@ pub(in crate::api) struct TaskSpec {
     priority: i16,
     #[schema(required = false)]
     cleanup: Cleanup,
+    /// Names the work, over all its submits: one task has it at a time. 1 to 255 printable ASCII characters.
+    #[schema(required = false, min_length = 1, max_length = 255, examples("etl.2026-11-21.count"))]
+    run_key: String,
+    #[schema(required = false)]
+    on_duplicate: OnDuplicate,
+}
+
+/// What a submit means whose `run_key` is known. `attach_if_active`: the task that lives or succeeded; one that
+/// failed or was cancelled or skipped gets a new attempt with this document. `attach`: the task, whatever became
+/// of it. `reject`: 409. `restart`: a new task; the old one is cancelled, and the new one starts after its end.
+/// Default: `attach_if_active`.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case", default = "attach_if_active")]
+pub(in crate::api) enum OnDuplicate {
+    AttachIfActive,
+    Attach,
+    Reject,
+    Restart,
+}
+
+/// Further attempts after failures of the task itself: exit codes, signals, memory, `timeouts.run`.
+#[derive(ToSchema)]
+pub(in crate::api) struct Retries {
+    #[schema(required = false, minimum = 0, maximum = 100, default = 0)]
+    max: u32,
+    #[schema(required = false)]
+    backoff: Backoff,
+    /// Only ends with one of these codes are tried again. Default: every failure that may be.
+    #[schema(required = false, examples(json!([75])))]
+    on_exit_codes: Vec<u8>,
+    /// Also where nobody could say that the container of the attempt before has ended: two may run then.
+    #[schema(required = false, default = false)]
+    on_unconfirmed: bool,
+}
+
+/// The wait before another attempt: it doubles from `initial` to `max`, and is spread by up to a fifth.
+#[derive(ToSchema)]
+pub(in crate::api) struct Backoff {
+    #[schema(required = false, default = "1s", examples("1s"))]
+    initial: String,
+    #[schema(required = false, default = "1m", examples("1m"))]
+    max: String,
 }
 
 /// A list of words, or a string that is split as a shell splits words.

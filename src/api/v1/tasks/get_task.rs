@@ -34,7 +34,7 @@ impl ReadQuery for GetTaskQuery {
     path = "/api/v1/tasks/{id}",
     tag = "tasks",
     params(
-        ("id" = uuid::Uuid, Path, description = "The id of the task", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
+        ("id" = String, Path, description = "The id of the task, or `key:<run_key>`", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
         GetTaskQuery,
         ("Prefer" = Option<String>, Header, example = "wait=50",
          description = "`wait=<seconds>` means the same as the parameter `wait` (RFC 7240)."),

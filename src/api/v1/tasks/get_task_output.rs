@@ -7,10 +7,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio_util::io::ReaderStream;
 
+use super::existing_attempt;
 use super::get_task_result::not_finished;
+use super::get_task_spec::AttemptQuery;
 use crate::api::extract::{Caller, OutputPath, no_such_task};
 use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
-use crate::api::query::{Nothing, Params};
+use crate::api::query::Params;
 use crate::api::state::{App, Shared};
 use crate::domain::outcome::{OutputValue, StoredFile};
 
@@ -25,8 +27,9 @@ const PIECE: usize = 64 << 10;
     path = "/api/v1/tasks/{id}/outputs/{name}",
     tag = "tasks",
     params(
-        ("id" = uuid::Uuid, Path, description = "The id of the task", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
+        ("id" = String, Path, description = "The id of the task, or `key:<run_key>`", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
         ("name" = String, Path, description = "The name of the output", example = "report"),
+        AttemptQuery,
     ),
     responses(
         (status = 200, description = "The value, or the bytes",
@@ -40,7 +43,7 @@ const PIECE: usize = 64 << 10;
             ("Content-Disposition" = Option<String>, description = "Of a file: the name that it had"),
          )),
         (status = 304, description = "The file is the one of `If-None-Match`"),
-        (status = 404, description = "There is no such task or output", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such task, attempt or output", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 410, description = "The file is not stored any more", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 425, description = "The task is not over yet", body = ProblemDocument, content_type = "application/problem+json"),
     )
@@ -49,18 +52,21 @@ pub(in crate::api) async fn get_task_output(
     State(app): State<App>,
     _caller: Caller,
     path: OutputPath,
-    _query: Params<Nothing>,
+    Params(query): Params<AttemptQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let record = app.store.find_task(path.task).await?.ok_or_else(|| no_such_task(path.task))?;
-    let outputs = app.store.list_outputs(path.task, record.attempt_no).await?;
+    let attempt = existing_attempt(&record, query.attempt)?;
+    let outputs = app.store.list_outputs(path.task, attempt).await?;
     let names: Vec<String> = outputs.iter().map(|it| it.name.clone()).collect();
     match outputs.into_iter().find(|it| it.name == path.name) {
         Some(it) => match it.value {
             OutputValue::Json(value) => Ok(Json(value).into_response()),
             OutputValue::File(file) => send(&app, &file, &headers).await,
         },
-        None if !record.state.is_terminal() => Err(not_finished(&record)),
+        None if attempt == record.attempt_no && !record.state.is_terminal() => {
+            Err(not_finished(&record))
+        }
         None => Err(no_such_output(&path.name, &names)),
     }
 }

@@ -24,7 +24,7 @@ use crate::store::{OutputRecord, TaskRecord};
     path = "/api/v1/tasks/{id}/result",
     tag = "tasks",
     params(
-        ("id" = uuid::Uuid, Path, description = "The id of the task", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
+        ("id" = String, Path, description = "The id of the task, or `key:<run_key>`", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
     ),
     responses(
         (status = 200, description = "The task succeeded or was skipped", body = Value, content_type = "application/json",
@@ -68,7 +68,7 @@ pub(super) fn not_finished(task: &TaskRecord) -> Problem {
 /// The name that the last line of stdout is stored under, with nothing declared and nothing written.
 const LAST_LINE: &str = "last_line";
 
-async fn result(
+pub(super) async fn result(
     app: &Shared,
     task: TaskId,
     mut outputs: Vec<OutputRecord>,
@@ -77,7 +77,7 @@ async fn result(
         outputs.as_mut_slice()
         && name == LAST_LINE
     {
-        let spec = app.store.find_spec(task).await?;
+        let spec = app.store.find_spec(task, None).await?;
         if spec.is_none_or(|it| !it.outputs.contains_key(LAST_LINE)) {
             return Ok(value.take());
         }

@@ -42,7 +42,7 @@ pub(in crate::api) struct TaskEvent {
     path = "/api/v1/tasks/{id}/events",
     tag = "tasks",
     params(
-        ("id" = uuid::Uuid, Path, description = "The id of the task", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
+        ("id" = String, Path, description = "The id of the task, or `key:<run_key>`", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
     ),
     responses(
         (status = 200, description = "What happened, the oldest first", body = TaskEvents),

@@ -4,13 +4,15 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::existing_attempt;
+use super::get_task_spec::AttemptQuery;
 use super::view::output_href;
 use crate::api::extract::{Caller, TaskPath, no_such_task};
 use crate::api::problem::{Problem, ProblemDocument};
-use crate::api::query::{Nothing, Params};
+use crate::api::query::Params;
 use crate::api::state::{App, Shared};
 use crate::domain::outcome::OutputValue;
-use crate::ids::TaskId;
+use crate::ids::{AttemptNo, TaskId};
 use crate::store::OutputRecord;
 
 /// What a task handed back.
@@ -45,8 +47,11 @@ pub(in crate::api) enum TaskOutput {
 }
 
 impl TaskOutput {
-    fn new(app: &Shared, task: TaskId, it: OutputRecord) -> Self {
-        let href = output_href(app, task, &it.name);
+    fn new(app: &Shared, task: TaskId, attempt: Option<AttemptNo>, it: OutputRecord) -> Self {
+        let mut href = output_href(app, task, &it.name);
+        if let Some(attempt) = attempt {
+            href.push_str(&format!("?attempt={attempt}"));
+        }
         match it.value {
             OutputValue::Json(value) => Self::Json { name: it.name, value, href },
             OutputValue::File(file) => Self::File {
@@ -63,27 +68,30 @@ impl TaskOutput {
 
 /// List the outputs of a task
 ///
-/// Also those that a failed task left. Empty as long as its attempt is not over.
+/// Also those that a failed attempt left. Empty as long as the attempt is not over.
 #[utoipa::path(
     get,
     path = "/api/v1/tasks/{id}/outputs",
     tag = "tasks",
     params(
-        ("id" = uuid::Uuid, Path, description = "The id of the task", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
+        ("id" = String, Path, description = "The id of the task, or `key:<run_key>`", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
+        AttemptQuery,
     ),
     responses(
-        (status = 200, description = "The outputs of the latest attempt, by name", body = TaskOutputs),
-        (status = 404, description = "There is no such task", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 200, description = "The outputs of the attempt, by name", body = TaskOutputs),
+        (status = 404, description = "There is no such task or attempt", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 pub(in crate::api) async fn list_task_outputs(
     State(app): State<App>,
     _caller: Caller,
     TaskPath(task): TaskPath,
-    _query: Params<Nothing>,
+    Params(query): Params<AttemptQuery>,
 ) -> Result<Json<TaskOutputs>, Problem> {
     let record = app.store.find_task(task).await?.ok_or_else(|| no_such_task(task))?;
-    let outputs = app.store.list_outputs(task, record.attempt_no).await?;
-    let items = outputs.into_iter().map(|it| TaskOutput::new(&app, task, it)).collect();
+    let attempt = existing_attempt(&record, query.attempt)?;
+    let outputs = app.store.list_outputs(task, attempt).await?;
+    let items =
+        outputs.into_iter().map(|it| TaskOutput::new(&app, task, query.attempt, it)).collect();
     Ok(Json(TaskOutputs { items }))
 }

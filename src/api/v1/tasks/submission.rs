@@ -1,28 +1,32 @@
 //! What single and batched submits share: from a document to a task to store, and back to a view of it.
 
+use axum::http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::api::extract::PROJECT;
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::state::Shared;
-use crate::domain::spec::{Fault, TaskSpec};
+use crate::domain::spec::{Fault, Submission, TaskSpec};
 use crate::domain::state::TaskState;
 use crate::ids::{AttemptId, AttemptNo, RunId, TaskId};
-use crate::store::{IdempotencyKey, NewTask, TaskRecord};
+use crate::store::{IdempotencyKey, NewTask, Principal, Submitted, Submitter, TaskRecord};
 
-/// Keys are scoped by project; there is one so far.
-pub(super) const PROJECT: &str = "default";
-
-pub(super) fn new_task(spec: TaskSpec, key: Option<IdempotencyKey>) -> NewTask {
+pub(super) fn new_task(submission: Submission, key: Option<IdempotencyKey>) -> NewTask {
     NewTask {
         task: TaskId::generate(),
         run: RunId::generate(),
         attempt: AttemptId::generate(),
-        spec_hash: spec.hash(),
-        spec,
+        spec_hash: submission.spec.hash(),
+        spec: submission.spec,
         key,
+        work: submission.work,
     }
+}
+
+pub(super) fn submitter(caller: &Principal) -> Submitter<'_> {
+    Submitter { project: PROJECT, token: caller.token, name: &caller.name }
 }
 
 /// As precise as the database keeps it, so that every later answer says the same.
@@ -31,8 +35,8 @@ pub(super) fn now(app: &Shared) -> Timestamp {
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
 }
 
-/// What the store would answer for a task that it has just accepted.
-pub(super) fn fresh(it: NewTask, now: Timestamp) -> TaskRecord {
+/// What the store would answer for a task that it has just accepted, to start after `after_task`.
+pub(super) fn fresh(it: NewTask, now: Timestamp, after_task: Option<TaskId>) -> TaskRecord {
     TaskRecord {
         task: it.task,
         run: it.run,
@@ -51,6 +55,8 @@ pub(super) fn fresh(it: NewTask, now: Timestamp) -> TaskRecord {
         finished_at: None,
         not_before: None,
         stop_requested: false,
+        run_key: it.work.map(|it| it.key.as_str().to_owned()),
+        after_task,
     }
 }
 
@@ -104,7 +110,7 @@ pub(super) async fn key_reused(
     first: TaskId,
     spec: Option<&TaskSpec>,
 ) -> Result<Problem, Problem> {
-    let stored = app.store.find_spec(first).await?;
+    let stored = app.store.find_spec(first, Some(AttemptNo::FIRST)).await?;
     let differing = match (&stored, spec) {
         (Some(stored), Some(spec)) => differing_fields(stored, spec),
         _ => Vec::new(),
@@ -123,6 +129,52 @@ pub(super) async fn key_reused(
          the same body again, or use another key"
     );
     Ok(Problem::new(ProblemKind::IdempotencyKeyReused, detail).errors(&faults))
+}
+
+/// The answer to a submit that wanted to be the first of its work.
+pub(super) fn run_key_taken(it: &NewTask, first: TaskId) -> Problem {
+    let key = it.work.as_ref().map_or("", |it| it.key.as_str());
+    let detail = format!(
+        "the run key {key:?} belongs to task {first}, and \"on_duplicate\" is \"reject\": use another key, or \
+         \"attach_if_active\" to go on with that task"
+    );
+    let members = [("task_id".to_owned(), Value::String(first.to_string()))].into_iter().collect();
+    Problem::new(ProblemKind::RunKeyTaken, detail).members(members)
+}
+
+/// Says what became of a submit whose key, of the request or of the work, was known.
+pub(super) static REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+pub(super) static DUPLICATE: HeaderName = HeaderName::from_static("supercargo-duplicate");
+
+pub(super) fn duplicate_header(it: Submitted) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = match it {
+        Submitted::Created | Submitted::KeyReused(_) | Submitted::Rejected(_) => return None,
+        Submitted::Replayed(_) => (&REPLAYED, "true"),
+        Submitted::Attached(_) => (&DUPLICATE, "attached"),
+        Submitted::Retried(_) => (&DUPLICATE, "retried"),
+        Submitted::Restarted(_) => (&DUPLICATE, "restarted"),
+    };
+    Some((name.clone(), HeaderValue::from_static(value)))
+}
+
+/// Wakes up who has to act on what was stored.
+pub(super) fn announce(app: &Shared, it: Submitted) {
+    match it {
+        Submitted::Created => app.wake.queued(),
+        Submitted::Retried(task) => {
+            app.wake.queued();
+            app.wake.task_changed(task);
+        }
+        Submitted::Restarted(before) => {
+            app.wake.queued();
+            app.wake.stop_requested();
+            app.wake.task_changed(before);
+        }
+        Submitted::Replayed(_)
+        | Submitted::KeyReused(_)
+        | Submitted::Attached(_)
+        | Submitted::Rejected(_) => {}
+    }
 }
 
 fn differing_fields(a: &TaskSpec, b: &TaskSpec) -> Vec<String> {

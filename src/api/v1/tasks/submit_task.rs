@@ -1,19 +1,17 @@
-use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use utoipa::IntoParams;
 
 use super::document::TaskSpec;
-use super::submission::{self, PROJECT};
 use super::view::{Task, TaskProblem};
-use super::{path_of, wait};
-use crate::api::extract::{Caller, JsonBody, RequestKey, no_such_task};
+use super::{accept, submission, wait};
+use crate::api::extract::{Caller, JsonBody, RequestKey};
 use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
 use crate::api::query::{Params, QueryReader, ReadQuery};
 use crate::api::state::App;
 use crate::domain::spec;
-use crate::store::{IdempotencyKey, Submitted};
+use crate::store::IdempotencyKey;
 
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -24,13 +22,17 @@ pub(in crate::api) struct SubmitTaskQuery {
     wait: Option<std::time::Duration>,
 }
 
+impl SubmitTaskQuery {
+    pub(super) const fn wait(&self) -> Option<std::time::Duration> {
+        self.wait
+    }
+}
+
 impl ReadQuery for SubmitTaskQuery {
     fn read(query: &mut QueryReader) -> Self {
         Self { wait: query.duration("wait") }
     }
 }
-
-pub(super) static REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// Submit a task
 ///
@@ -39,6 +41,9 @@ pub(super) static REPLAYED: HeaderName = HeaderName::from_static("idempotent-rep
 ///
 /// With an `Idempotency-Key` the same request makes one task, however often it is sent: a repetition is
 /// answered with the same task as it stands now and `Idempotent-Replayed: true`.
+///
+/// A `run_key` in the document names the work instead: `on_duplicate` says what a second submit of the same
+/// work means, and `Supercargo-Duplicate` in the answer what became of it.
 #[utoipa::path(
     post,
     path = "/api/v1/tasks",
@@ -73,19 +78,26 @@ pub(super) static REPLAYED: HeaderName = HeaderName::from_static("idempotent-rep
                 "env": {"LANG": "C"}, "workdir": "/", "user": "1000", "init": true,
                 "resources": {"cpu": "500m", "memory": "64Mi", "pids": 100},
                 "timeouts": {"queue": "1h", "run": "30s", "stop_grace": "5s"},
-                "skip_on_exit_codes": [99], "platform_retries": 3}))),
+                "skip_on_exit_codes": [99], "platform_retries": 3,
+                "retries": {"max": 2, "backoff": {"initial": "1s", "max": "1m"}, "on_exit_codes": [75]}}))),
             ("6_simulated" = (summary = "Without a container", value = json!({
                 "name": "simulated", "image": "none", "target": "simulated"}))),
         )
     ),
     responses(
         (status = 201, description = "Accepted", body = Task,
-         headers(("Location" = String, description = "The path of the task"))),
-        (status = 200, description = "Accepted before under this key; or, with `wait`, succeeded or skipped", body = Task,
-         headers(("Idempotent-Replayed" = Option<bool>, description = "`true` for a repetition"))),
+         headers(("Location" = String, description = "The path of the task"),
+                 ("Supercargo-Duplicate" = Option<String>, description = "`restarted`: it takes the place of another task"))),
+        (status = 200, description = "Accepted before under this key; or the task that its work has; or, with `wait`, succeeded or skipped", body = Task,
+         headers(("Idempotent-Replayed" = Option<bool>, description = "`true` for a repetition"),
+                 ("Supercargo-Duplicate" = Option<String>, description = "`attached`: the task that its work has"))),
+        (status = 202, description = "The task of this work did not succeed: it has a new attempt", body = Task,
+         headers(("Location" = String, description = "The path of the task"),
+                 ("Supercargo-Duplicate" = String, description = "`retried`"))),
         (status = 303, description = "With `wait`: not over yet; `Location` waits on",
          headers(("Location" = String, description = "The same wait for the same task"))),
         (status = 400, description = "Not JSON, or a bad parameter", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 409, description = "The work has a task, and `on_duplicate` is `reject`", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON by its type", body = ProblemDocument, content_type = "application/problem+json"),
         (status = 422, description = "The task is not valid, or the key belongs to another request", body = ProblemDocument, content_type = "application/problem+json"),
@@ -100,51 +112,11 @@ pub(in crate::api) async fn submit_task(
     headers: HeaderMap,
     JsonBody(document): JsonBody,
 ) -> Result<Response, Problem> {
-    let wait = wait::wanted(query.wait, &headers);
-    let spec = spec::parse(&document, &app.limits)
+    let submission = spec::parse_submission(&document, &app.limits)
         .map_err(|faults| Problem::faults(ProblemKind::SpecInvalid, &faults))?;
-    let idempotency = key
-        .clone()
-        .map(|key| IdempotencyKey { key, fingerprint: submission::fingerprint(&document) });
+    let key =
+        key.map(|key| IdempotencyKey { key, fingerprint: submission::fingerprint(&document) });
     drop(document);
-    let now = submission::now(&app);
-    let new = submission::new_task(spec, idempotency);
-    let submitted =
-        app.store.submit(PROJECT, caller.token, now, std::slice::from_ref(&new)).await?;
-    let (id, replayed) = match submitted.first() {
-        Some(Submitted::Replayed(before)) => (*before, true),
-        Some(Submitted::KeyReused(first)) => {
-            let key = key.as_deref().unwrap_or_default();
-            return Err(submission::key_reused(&app, key, *first, Some(&new.spec)).await?);
-        }
-        Some(Submitted::Created) => (new.task, false),
-        None => return Err(Problem::internal("the store said nothing of the task")),
-    };
-    let hint = wait.map(|it| (it, app.wake.subscribe(id)));
-    let record = if replayed {
-        app.store.find_task(id).await?.ok_or_else(|| no_such_task(id))?
-    } else {
-        app.wake.queued();
-        submission::fresh(new, now)
-    };
-    let mut response = match hint {
-        Some((wait, hint)) => match wait::until_terminal(&app, record, hint, wait).await {
-            Ok(it) => it,
-            Err(problem) => problem.into_response(),
-        },
-        None if replayed => Json(Task::whole(&app, record).await?).into_response(),
-        None => {
-            let location = app.public_url.location(&path_of(id));
-            let location = HeaderValue::try_from(location).map(|it| (header::LOCATION, it));
-            let task = Json(Task::brief(&app, record).await);
-            let mut response = (StatusCode::CREATED, task).into_response();
-            response.headers_mut().extend(location);
-            response
-        }
-    };
-    if replayed {
-        response.headers_mut().insert(&REPLAYED, HeaderValue::from_static("true"));
-    }
-    response.headers_mut().extend(wait.and_then(|it| wait::preference_applied(&headers, it)));
-    Ok(response)
+    let wait = wait::wanted(query.wait(), &headers);
+    accept::accept(&app, &caller, submission, key, wait, &headers).await
 }

@@ -10,14 +10,13 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::document::TaskSpec;
-use super::submission::{self, PROJECT};
-use super::submit_task::REPLAYED;
+use super::submission::{self, REPLAYED};
 use super::view::Task;
 use crate::api::extract::{Caller, JsonBody, RequestKey, no_such_task};
 use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
 use crate::api::query::{Nothing, Params};
 use crate::api::state::{App, Shared};
-use crate::domain::spec::{self, Fault, Limits, ObjectReader};
+use crate::domain::spec::{self, Fault, Limits, ObjectReader, Submission};
 use crate::ids::TaskId;
 use crate::store::{IdempotencyKey, NewTask, Submitted, TaskRecord};
 
@@ -75,39 +74,63 @@ pub(in crate::api) async fn submit_tasks(
     RequestKey(key): RequestKey,
     JsonBody(document): JsonBody,
 ) -> Result<Response, Problem> {
-    let specs = read_batch(&document, &app.limits, app.settings.batch_limit)
+    let submissions = read_batch(&document, &app.limits, app.settings.batch_limit)
         .map_err(|faults| Problem::faults(ProblemKind::SpecInvalid, &faults))?;
     let print = key.is_some().then(|| submission::fingerprint(&document));
     drop(document);
     let key_of = |index: usize| Some(item_key(key.as_deref()?, print?, index));
     let now = submission::now(&app);
-    let new: Vec<NewTask> = specs
+    let new: Vec<NewTask> = submissions
         .into_iter()
         .enumerate()
-        .map(|(index, spec)| submission::new_task(spec, key_of(index)))
+        .map(|(index, it)| submission::new_task(it, key_of(index)))
         .collect();
-    let submitted = app.store.submit(PROJECT, caller.token, now, &new).await?;
-    if let Some(Submitted::KeyReused(first)) =
-        submitted.iter().find(|it| matches!(it, Submitted::KeyReused(_)))
-    {
-        let key = key.as_deref().unwrap_or_default();
-        return Err(submission::key_reused(&app, key, *first, None).await?);
+    let submitted = app.store.submit(submission::submitter(&caller), now, &new).await?;
+    for (task, submitted) in new.iter().zip(&submitted) {
+        match submitted {
+            Submitted::KeyReused(first) => {
+                let key = key.as_deref().unwrap_or_default();
+                return Err(submission::key_reused(&app, key, *first, None).await?);
+            }
+            Submitted::Rejected(first) => return Err(submission::run_key_taken(task, *first)),
+            Submitted::Created
+            | Submitted::Replayed(_)
+            | Submitted::Attached(_)
+            | Submitted::Retried(_)
+            | Submitted::Restarted(_) => {}
+        }
     }
-    let before: Vec<TaskId> = submitted
-        .iter()
-        .filter_map(|it| match it {
-            Submitted::Replayed(task) => Some(*task),
-            Submitted::Created | Submitted::KeyReused(_) => None,
-        })
-        .collect();
-    if before.is_empty() {
+    if submitted.iter().all(|it| *it == Submitted::Created) {
         app.wake.queued();
-        let records = new.into_iter().map(|it| submission::fresh(it, now)).collect();
+        let records = new.into_iter().map(|it| submission::fresh(it, now, None)).collect();
         return Ok((StatusCode::CREATED, views(&app, records).await).into_response());
     }
-    let replayed = [(REPLAYED.clone(), HeaderValue::from_static("true"))];
-    let records = in_order(&before, app.store.find_tasks(&before).await?)?;
-    Ok((StatusCode::OK, replayed, views(&app, records).await).into_response())
+    for it in &submitted {
+        submission::announce(&app, *it);
+    }
+    let ids: Vec<TaskId> =
+        new.iter().zip(&submitted).map(|(task, it)| known_task(*it).unwrap_or(task.task)).collect();
+    let created = submitted.iter().any(|it| known_task(*it).is_none());
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    let records = in_order(&ids, app.store.find_tasks(&ids).await?)?;
+    let mut response = (status, views(&app, records).await).into_response();
+    if submitted.iter().all(|it| matches!(it, Submitted::Replayed(_))) {
+        response.headers_mut().insert(&REPLAYED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// The task that there was before.
+const fn known_task(it: Submitted) -> Option<TaskId> {
+    match it {
+        Submitted::Replayed(task) | Submitted::Attached(task) | Submitted::Retried(task) => {
+            Some(task)
+        }
+        Submitted::Created
+        | Submitted::Restarted(_)
+        | Submitted::KeyReused(_)
+        | Submitted::Rejected(_) => None,
+    }
 }
 
 /// Nobody reads more.
@@ -117,7 +140,7 @@ fn read_batch(
     document: &Value,
     limits: &Limits,
     most: usize,
-) -> Result<Vec<spec::TaskSpec>, Vec<Fault>> {
+) -> Result<Vec<Submission>, Vec<Fault>> {
     let mut faults = Vec::new();
     if let Some(mut batch) = ObjectReader::open(document, String::new(), &mut faults) {
         match batch.list("tasks").map(<[Value]>::len) {
@@ -140,13 +163,28 @@ fn read_batch(
         return Err(faults);
     }
     let items = document.get("tasks").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let mut specs = Vec::with_capacity(items.len());
+    let mut specs: Vec<Submission> = Vec::with_capacity(items.len());
+    let mut keys = HashMap::new();
     for (index, item) in items.iter().enumerate() {
         if faults.len() >= FAULTS {
             break;
         }
-        match spec::parse(item, limits) {
-            Ok(spec) => specs.push(spec),
+        match spec::parse_submission(item, limits) {
+            Ok(it) => {
+                if let Some(work) = &it.work
+                    && let Some(first) = keys.insert(work.key.clone(), index)
+                {
+                    faults.push(Fault::new(
+                        format!("/tasks/{index}/run_key"),
+                        "duplicate",
+                        format!(
+                            "task {first} of this batch has the run key {:?}, too: one task does one piece of work",
+                            work.key.as_str()
+                        ),
+                    ));
+                }
+                specs.push(it);
+            }
             Err(found) => faults.extend(
                 found
                     .into_iter()
@@ -168,9 +206,8 @@ fn item_key(key: &str, batch: [u8; 32], index: usize) -> IdempotencyKey {
 }
 
 fn in_order(ids: &[TaskId], records: Vec<TaskRecord>) -> Result<Vec<TaskRecord>, Problem> {
-    let mut found: HashMap<TaskId, TaskRecord> =
-        records.into_iter().map(|it| (it.task, it)).collect();
-    ids.iter().map(|it| found.remove(it).ok_or_else(|| no_such_task(*it))).collect()
+    let found: HashMap<TaskId, TaskRecord> = records.into_iter().map(|it| (it.task, it)).collect();
+    ids.iter().map(|it| found.get(it).cloned().ok_or_else(|| no_such_task(*it))).collect()
 }
 
 async fn views(app: &Shared, records: Vec<TaskRecord>) -> Json<SubmittedTasks> {

@@ -35,6 +35,10 @@ pub(in crate::api) struct Task {
     /// Where it runs.
     #[schema(examples("local"))]
     target: String,
+    /// The name of the work that it does, where the submit gave one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(examples("etl.2026-11-21.count"))]
+    run_key: Option<String>,
     /// The number of the current or last attempt, from 1.
     #[schema(value_type = i32, examples(1))]
     attempt: AttemptNo,
@@ -100,7 +104,11 @@ pub(in crate::api) struct Links {
     result: String,
     outputs: String,
     events: String,
+    spec: String,
     cancel: String,
+    retry: String,
+    poll: String,
+    sensor: String,
 }
 
 /// Why an attempt failed.
@@ -134,8 +142,21 @@ pub(in crate::api) struct Attempt {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(examples("sha256:9ae97d36d26566ff84e8893c64a6dc4fe8ca6d1144bf5b87b2b85a32def253c7"))]
     image_digest: Option<String>,
+    /// The machine that it ran on, as its engine calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(examples("worker-3"))]
+    node: Option<String>,
+    /// The name of its container on the engine; one that was not kept is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(examples("sc-1f2e3d4c-0199d2a48c1e7c339a523f6f6a3a1c11"))]
+    sandbox: Option<String>,
+    /// Of the document that it ran: `GET /tasks/{id}/spec?attempt=1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(examples("5f8a1c0d9b7e4f32a6c1d0e9f8b7a6c5"))]
+    spec_hash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     log: Option<Log>,
+    queued_at: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     claimed_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,6 +185,7 @@ impl Task {
             image: it.image,
             state: it.state.as_str(),
             target: it.target,
+            run_key: it.run_key,
             attempt: it.attempt_no,
             exit_code: it.exit_code,
             failure: it.failure.map(Into::into),
@@ -184,7 +206,11 @@ impl Task {
                 result: format!("{path}/result"),
                 outputs: format!("{path}/outputs"),
                 events: format!("{path}/events"),
+                spec: format!("{path}/spec"),
                 cancel: format!("{path}/cancel"),
+                retry: format!("{path}/retry"),
+                poll: format!("{path}/poll"),
+                sensor: format!("{path}/sensor"),
                 this: path,
             },
         }
@@ -241,7 +267,11 @@ impl From<AttemptRecord> for Attempt {
             exit_code: it.exit_code,
             failure: it.failure.map(Into::into),
             image_digest: it.image_digest,
+            node: it.node,
+            sandbox: it.sandbox,
+            spec_hash: it.spec_hash,
             log: whole_log(&it.seals),
+            queued_at: it.queued_at,
             claimed_at: it.claimed_at,
             started_at: it.started_at,
             finished_at: it.finished_at,
@@ -288,7 +318,7 @@ pub(super) fn output_href(app: &Shared, task: TaskId, name: &str) -> String {
     app.public_url.link(&format!("{}/outputs/{name}", path_of(task)))
 }
 
-fn text_enum(values: impl Iterator<Item = &'static str>, example: &str) -> Object {
+pub(super) fn text_enum(values: impl Iterator<Item = &'static str>, example: &str) -> Object {
     ObjectBuilder::new()
         .schema_type(Type::String)
         .enum_values(Some(values))

@@ -21,9 +21,9 @@ use crate::store::TaskRecord;
 use crate::wake::Subscription;
 
 /// Load balancers cut requests at 60 s.
-const LONGEST: Duration = Duration::from_secs(50);
+pub(super) const LONGEST: Duration = Duration::from_secs(50);
 /// The wake-up is a hint and may be missing.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long the caller wants to wait: `?wait=50s`, or else `Prefer: wait=50`.
 pub(super) fn wanted(query: Option<Duration>, headers: &HeaderMap) -> Option<Duration> {

@@ -1,13 +1,15 @@
 //! Accepting tasks: durable before the caller hears of it.
 
+mod work;
+
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-
 use sqlx::PgConnection;
 
-use super::{Error, Store, document, opt_sql, parse_document, sql};
+use super::{Error, Store, document, opt_sql, sql};
 use crate::domain::spec::{SpecHash, TaskSpec};
+use crate::domain::work::Work;
 use crate::ids::{AttemptId, RunId, TaskId, TokenId};
 
 /// The key that a caller gave to a request.
@@ -27,6 +29,7 @@ pub struct NewTask {
     pub spec: TaskSpec,
     pub spec_hash: SpecHash,
     pub key: Option<IdempotencyKey>,
+    pub work: Option<Work>,
 }
 
 /// What became of one [`NewTask`].
@@ -37,55 +40,68 @@ pub enum Submitted {
     Replayed(TaskId),
     /// The key belongs to another request.
     KeyReused(TaskId),
+    /// Its work has this task already.
+    Attached(TaskId),
+    /// Its work has this task, which got a new attempt.
+    Retried(TaskId),
+    /// Its work has this task, and it wants nothing else than to be the first.
+    Rejected(TaskId),
+    /// It took its work over from this task, which is cancelled where it still lived.
+    Restarted(TaskId),
+}
+
+impl Submitted {
+    /// Nothing of the call was stored because of it.
+    pub const fn is_refusal(self) -> bool {
+        matches!(self, Self::KeyReused(_) | Self::Rejected(_))
+    }
+}
+
+/// Who submits.
+#[derive(Debug, Clone, Copy)]
+pub struct Submitter<'a> {
+    pub project: &'a str,
+    pub token: Option<TokenId>,
+    pub name: &'a str,
 }
 
 impl Store {
     /// Accepts the tasks, all or none. When it returns they are durable.
     ///
-    /// A key is stored with its task in one statement: of any number of concurrent requests with the same
-    /// key one makes the task, and the others wait for that commit and find it. Where one of several keys
-    /// belongs to another request, nothing is stored.
+    /// A key is stored with its task in one transaction: of any number of concurrent requests with the same
+    /// key one makes the task, and the others wait for that commit and find it. Where one of the tasks is
+    /// refused nothing is stored, and only its answer means anything.
     pub async fn submit(
         &self,
-        project: &str,
-        submitted_by: Option<TokenId>,
+        submitter: Submitter<'_>,
         now: Timestamp,
         tasks: &[NewTask],
     ) -> Result<Vec<Submitted>, Error> {
-        let mut columns = Columns::default();
-        for it in tasks {
-            columns.push(it, now)?;
-        }
-        if tasks.len() <= 1 || columns.keys.iter().all(Option::is_none) {
+        let columns = Columns::of(tasks, now)?;
+        let worded = tasks.iter().any(|it| it.work.is_some());
+        if !worded && (tasks.len() <= 1 || columns.keys.iter().all(Option::is_none)) {
             // Nothing can be half done: the one statement is its own transaction.
             let mut connection = self.pool.acquire().await?;
-            return submit(&mut connection, project, submitted_by, now, tasks, columns).await;
+            return submit(&mut connection, submitter, now, tasks, columns).await;
         }
         let mut transaction = self.pool.begin().await?;
-        let submitted =
-            submit(&mut transaction, project, submitted_by, now, tasks, columns).await?;
-        if let Some(reused) = submitted.iter().find(|it| matches!(it, Submitted::KeyReused(_))) {
+        let submitted = if worded {
+            work::submit(&mut transaction, submitter, now, tasks).await?
+        } else {
+            submit(&mut transaction, submitter, now, tasks, columns).await?
+        };
+        if submitted.iter().any(|it| it.is_refusal()) {
             transaction.rollback().await?;
-            return Ok(vec![*reused; tasks.len()]);
+        } else {
+            transaction.commit().await?;
         }
-        transaction.commit().await?;
         Ok(submitted)
-    }
-
-    /// The validated document of a task, as it was stored.
-    pub async fn find_spec(&self, task: TaskId) -> Result<Option<TaskSpec>, Error> {
-        let spec =
-            sqlx::query_scalar!("select spec from task_specs where task_id = $1", task.uuid())
-                .fetch_optional(&self.pool)
-                .await?;
-        spec.map(|it| parse_document("spec", it)).transpose()
     }
 }
 
 async fn submit(
     connection: &mut PgConnection,
-    project: &str,
-    submitted_by: Option<TokenId>,
+    submitter: Submitter<'_>,
     now: Timestamp,
     tasks: &[NewTask],
     columns: Columns,
@@ -95,9 +111,10 @@ async fn submit(
             with input as (
                 select * from unnest(
                     $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[],
-                    $8::smallint[], $9::text[], $10::text[], $11::timestamptz[], $12::text[], $13::bytea[]
+                    $8::smallint[], $9::text[], $10::text[], $11::timestamptz[], $12::text[], $13::bytea[],
+                    $17::text[], $18::uuid[]
                 ) as t (task_id, run_id, attempt_id, name, image, target, labels, priority, spec, spec_hash,
-                        queue_deadline, key, fingerprint)
+                        queue_deadline, key, fingerprint, run_key, after_task_id)
             ), keyed as (
                 insert into idempotency_keys (kind, project, key, task_id, fingerprint)
                 select 'task', $14, key, task_id, fingerprint from input where key is not null
@@ -107,14 +124,17 @@ async fn submit(
                 select * from input where key is null or task_id in (select task_id from keyed)
             ), specs as (
                 insert into task_specs
-                    (task_id, run_id, name, image, target, labels, priority, spec, spec_hash, submitted_by)
+                    (task_id, run_id, name, image, target, labels, priority, spec, spec_hash, submitted_by,
+                     run_key)
                 select task_id, run_id, name, image, target, labels::jsonb, priority, spec::json, spec_hash,
-                       $15
+                       $15, run_key
                 from accepted
             )
             insert into live_tasks
-                (task_id, state, priority, target, queued_at, queue_deadline, attempt_id, attempt_no)
-            select task_id, 'queued', priority, target, $16, queue_deadline, attempt_id, 1 from accepted
+                (task_id, state, priority, target, queued_at, queue_deadline, attempt_id, attempt_no,
+                 after_task_id)
+            select task_id, 'queued', priority, target, $16, queue_deadline, attempt_id, 1, after_task_id
+            from accepted
             returning task_id
             "#,
             &columns.task_ids,
@@ -130,9 +150,11 @@ async fn submit(
             &columns.queue_deadlines as _,
             &columns.keys as _,
             &columns.fingerprints as _,
-            project,
-            submitted_by.map(TokenId::uuid) as _,
+            submitter.project,
+            submitter.token.map(TokenId::uuid) as _,
             sql(now),
+            &columns.run_keys as _,
+            &columns.after as _,
         )
         .fetch_all(&mut *connection)
         .await?;
@@ -140,32 +162,37 @@ async fn submit(
         return Ok(vec![Submitted::Created; tasks.len()]);
     }
     let created: std::collections::HashSet<_> = created.into_iter().collect();
-    let known = keyed_tasks(connection, project, &columns.keys).await?;
+    let known = keyed_tasks(connection, submitter.project, &columns.keys).await?;
     tasks
         .iter()
         .map(|it| {
             if created.contains(&it.task.uuid()) {
                 return Ok(Submitted::Created);
             }
-            let before = it.key.as_ref().and_then(|key| Some((key, known.get(&key.key)?)));
-            match before {
-                Some((key, (task, fingerprint))) if *fingerprint == key.fingerprint => {
-                    Ok(Submitted::Replayed(*task))
-                }
-                Some((_, (task, _))) => Ok(Submitted::KeyReused(*task)),
-                None => {
-                    Err(Error::Corrupt(format!("task {} was neither stored nor a replay", it.task)))
-                }
-            }
+            replay(it, &known)
         })
         .collect()
+}
+
+type KeyedTasks = HashMap<String, (TaskId, Vec<u8>)>;
+
+/// What became of a request whose key was taken.
+fn replay(it: &NewTask, known: &KeyedTasks) -> Result<Submitted, Error> {
+    let before = it.key.as_ref().and_then(|key| Some((key, known.get(&key.key)?)));
+    match before {
+        Some((key, (task, fingerprint))) if *fingerprint == key.fingerprint => {
+            Ok(Submitted::Replayed(*task))
+        }
+        Some((_, (task, _))) => Ok(Submitted::KeyReused(*task)),
+        None => Err(Error::Corrupt(format!("task {} was neither stored nor a replay", it.task))),
+    }
 }
 
 async fn keyed_tasks(
     connection: &mut PgConnection,
     project: &str,
     keys: &[Option<String>],
-) -> Result<HashMap<String, (TaskId, Vec<u8>)>, Error> {
+) -> Result<KeyedTasks, Error> {
     let keys: Vec<String> = keys.iter().flatten().cloned().collect();
     let rows = sqlx::query!(
         "select key, task_id, fingerprint from idempotency_keys
@@ -196,12 +223,22 @@ struct Columns {
     queue_deadlines: Vec<Option<jiff_sqlx::Timestamp>>,
     keys: Vec<Option<String>>,
     fingerprints: Vec<Option<Vec<u8>>>,
+    run_keys: Vec<Option<String>>,
+    after: Vec<Option<uuid::Uuid>>,
 }
 
 impl Columns {
+    fn of<'a>(tasks: impl IntoIterator<Item = &'a NewTask>, now: Timestamp) -> Result<Self, Error> {
+        let mut columns = Self::default();
+        for it in tasks {
+            columns.push(it, now)?;
+        }
+        Ok(columns)
+    }
+
     fn push(&mut self, it: &NewTask, now: Timestamp) -> Result<(), Error> {
         let spec = &it.spec;
-        let deadline = spec.timeouts.queue.and_then(|queue| now.checked_add(queue).ok());
+        let deadline = queue_deadline(spec, now);
         self.task_ids.push(it.task.uuid());
         self.run_ids.push(it.run.uuid());
         self.attempt_ids.push(it.attempt.uuid());
@@ -215,6 +252,12 @@ impl Columns {
         self.queue_deadlines.push(opt_sql(deadline));
         self.keys.push(it.key.as_ref().map(|key| key.key.clone()));
         self.fingerprints.push(it.key.as_ref().map(|key| key.fingerprint.to_vec()));
+        self.run_keys.push(it.work.as_ref().map(|work| work.key.as_str().to_owned()));
+        self.after.push(None);
         Ok(())
     }
+}
+
+pub(super) fn queue_deadline(spec: &TaskSpec, now: Timestamp) -> Option<Timestamp> {
+    spec.timeouts.queue.and_then(|queue| now.checked_add(queue).ok())
 }
