@@ -4,4 +4,5 @@ mod crash;
 mod database_trouble;
 mod engine_trouble;
 mod main_job;
+mod retries;
 mod service_life;
