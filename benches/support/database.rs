@@ -70,6 +70,16 @@ impl Database {
         Ok(samples)
     }
 
+    pub(crate) async fn execute(&mut self, statements: &str) -> anyhow::Result<()> {
+        sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut self.connection).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn texts(&mut self, query: &str) -> anyhow::Result<Vec<String>> {
+        let rows = sqlx::raw_sql(AssertSqlSafe(query)).fetch_all(&mut self.connection).await?;
+        rows.iter().map(|it| Ok(it.try_get::<String, _>(0)?)).collect()
+    }
+
     /// The label that all containers of this service have.
     pub(crate) async fn container_label(&mut self) -> anyhow::Result<String> {
         let id = self.text("select id::text from installation").await?;
