@@ -1,14 +1,14 @@
 # The commands of a developer's day. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test bench fmt lint prepare clean-dev
+.PHONY: help setup demo run test test-compose bench fmt lint prepare clean-dev
 
 # More arguments for the command behind a target: make test ARGS='--test it claims'
 ARGS ?=
 supercargo = $${CARGO_TARGET_DIR:-target}/release/supercargo
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install and start what is missing (packages, Docker engine, base image)
 	@scripts/setup
@@ -23,6 +23,10 @@ run: setup ## build and start the service, and stay (state in .dev/)
 
 test: setup ## run every test
 	scripts/test-services cargo test --locked $(ARGS)
+
+test-compose: setup ## bring docker-compose.yaml up with a built image, and use it
+	cargo build --locked
+	scripts/test-compose
 
 bench: setup ## run the measurements of benches/, a JSON line for each (a smoke run: ARGS='-- --quick')
 	cargo bench --locked --bench '*' $(ARGS)
