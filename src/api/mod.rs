@@ -5,6 +5,7 @@ mod conditions;
 mod docs;
 mod extract;
 mod guard;
+mod logs;
 mod observe;
 mod openapi;
 pub mod ports;

@@ -6,10 +6,12 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use tokio::io::AsyncRead;
 
+use crate::domain::log::{Follow, LogBlock, LogPlace};
 use crate::ids::{AttemptNo, TaskId};
 use crate::store;
 
 /// Reads stored logs.
+#[async_trait::async_trait]
 pub trait LogSource: Send + Sync {
     /// The bytes of a log's text from byte `offset` on: of one attempt, or of the latest. With `follow` it
     /// ends when the task has, and goes on into the next attempt where none was named.
@@ -20,6 +22,33 @@ pub trait LogSource: Send + Sync {
         offset: u64,
         follow: bool,
     ) -> BoxStream<'static, Result<Bytes, store::Error>>;
+
+    /// The frames of a log from there on. A block belongs to one attempt, and follows the one before.
+    fn blocks(
+        &self,
+        task: TaskId,
+        from: LogPlace,
+        follow: Follow,
+    ) -> BoxStream<'static, Result<LogBlock, store::Error>>;
+
+    /// The block of frames that ends right before a place, or before the end if the log is shorter.
+    async fn block_before(
+        &self,
+        task: TaskId,
+        place: LogPlace,
+    ) -> Result<Option<LogBlock>, store::Error>;
+
+    /// How many bytes of the log of an attempt there are now.
+    async fn length(&self, task: TaskId, attempt: AttemptNo) -> Result<u64, store::Error>;
+
+    /// An offset before the first frame of this time (nanoseconds since the epoch) or later, and not by
+    /// much; the length of the log where there is no such frame.
+    async fn offset_since(
+        &self,
+        task: TaskId,
+        attempt: AttemptNo,
+        since: i64,
+    ) -> Result<u64, store::Error>;
 }
 
 /// Reads stored files.

@@ -65,6 +65,7 @@ kinds! {
     OutputGone "output_gone" GONE "The output is not stored any more";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The body is too large";
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body is not of a type that is read";
+    RangeNotSatisfiable "range_not_satisfiable" RANGE_NOT_SATISFIABLE "The log does not have these bytes";
     SpecInvalid "spec_invalid" UNPROCESSABLE_ENTITY "The task is not valid";
     DocumentInvalid "document_invalid" UNPROCESSABLE_ENTITY "The document is not valid";
     IdempotencyKeyReused "idempotency_key_reused" UNPROCESSABLE_ENTITY "The idempotency key belongs to another request";

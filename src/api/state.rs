@@ -30,6 +30,8 @@ pub struct Settings {
     pub body_timeout: Duration,
     /// Whether `/metrics` answers without a token.
     pub metrics_open: bool,
+    /// Between two signs of life of a log as events that has nothing to say.
+    pub log_heartbeat: Duration,
     /// Tasks in one batch.
     pub batch_limit: usize,
     /// Where callers find the service, when that is not where it listens.
@@ -48,6 +50,7 @@ impl Default for Settings {
             body_limit: 8 << 20,
             body_timeout: Duration::from_secs(30),
             metrics_open: false,
+            log_heartbeat: Duration::from_secs(15),
             batch_limit: 1_000,
             public_url: None,
             lease: Duration::from_secs(20),

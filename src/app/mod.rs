@@ -40,6 +40,8 @@ use crate::worker::{self, Worker};
 
 use database::Database;
 
+/// Proxies cut what is silent for longer than half a minute.
+const LOG_HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long supervisors may take to let go at a stop.
 const DETACH_DEADLINE: Duration = Duration::from_secs(10);
 /// How long loops may take to finish their tick.
@@ -354,6 +356,7 @@ impl Parts<'_> {
                 body_limit: config.http.body_limit,
                 body_timeout: config.http.body_timeout,
                 metrics_open: config.http.metrics_open,
+                log_heartbeat: LOG_HEARTBEAT,
                 batch_limit: config.limits.batch,
                 public_url: None,
                 lease: config.worker.lease,

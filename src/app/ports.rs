@@ -8,11 +8,13 @@ use futures_util::stream::BoxStream;
 use tokio::io::AsyncRead;
 
 use crate::api::{LogSource, ObjectSource};
+use crate::domain::log::{Follow, LogBlock, LogPlace};
 use crate::ids::{AttemptNo, TaskId};
 use crate::logs::reader::LogReader;
 use crate::outputs::FolderStore;
 use crate::store;
 
+#[async_trait]
 impl LogSource for LogReader {
     fn stream(
         &self,
@@ -22,6 +24,36 @@ impl LogSource for LogReader {
         follow: bool,
     ) -> BoxStream<'static, Result<Bytes, store::Error>> {
         Self::stream(self, task, attempt, offset, follow)
+    }
+
+    fn blocks(
+        &self,
+        task: TaskId,
+        from: LogPlace,
+        follow: Follow,
+    ) -> BoxStream<'static, Result<LogBlock, store::Error>> {
+        Self::blocks(self, task, from, follow)
+    }
+
+    async fn block_before(
+        &self,
+        task: TaskId,
+        place: LogPlace,
+    ) -> Result<Option<LogBlock>, store::Error> {
+        Self::block_before(self, task, place).await
+    }
+
+    async fn length(&self, task: TaskId, attempt: AttemptNo) -> Result<u64, store::Error> {
+        Self::length(self, task, attempt).await
+    }
+
+    async fn offset_since(
+        &self,
+        task: TaskId,
+        attempt: AttemptNo,
+        since: i64,
+    ) -> Result<u64, store::Error> {
+        Self::offset_since(self, task, attempt, since).await
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod attempt;
 pub mod exit;
 pub mod failure;
+pub mod log;
 pub mod outcome;
 pub mod plan;
 pub mod quantity;

@@ -1,21 +1,22 @@
-//! Hands stored logs out as the bytes that the container wrote, from any offset, while they grow or after.
+//! Hands stored logs out as the container wrote them, from any offset, while they grow or after.
 //!
-//! A reader asks for more when it is ready for more: a slow one holds nothing up and loses nothing.
+//! A reader asks for more when it is ready for more: a slow one holds nothing up and loses nothing. It has
+//! one chunk of frames in memory, and a few that are packed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::stream::{self, BoxStream, StreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use super::{MAIN_CONTAINER, chunk};
+use crate::domain::log::{Follow, LogBlock, LogFrame, LogPlace, LogStream};
 use crate::ids::{AttemptNo, TaskId};
-use crate::runner::LogStream;
-use crate::store::{Error, Store};
+use crate::store::{Error, Store, StoredChunk};
 use crate::wake::{Subscription, Wake};
 
 /// Chunks per query.
-const AT_ONCE: i64 = 16;
+const AT_ONCE: i64 = 8;
 /// Between looks where no wake-up comes, as from another process without notifications.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -40,21 +41,84 @@ impl LogReader {
         offset: u64,
         follow: bool,
     ) -> BoxStream<'static, Result<Bytes, Error>> {
+        let follow = match (follow, attempt) {
+            (false, _) => Follow::No,
+            (true, Some(_)) => Follow::Attempt,
+            (true, None) => Follow::Task,
+        };
+        self.read(task, attempt, offset, follow).map_ok(|it| text(&it)).boxed()
+    }
+
+    /// The frames of a log from there on.
+    pub fn blocks(
+        &self,
+        task: TaskId,
+        from: LogPlace,
+        follow: Follow,
+    ) -> BoxStream<'static, Result<LogBlock, Error>> {
+        self.read(task, Some(from.attempt), from.offset, follow)
+    }
+
+    fn read(
+        &self,
+        task: TaskId,
+        attempt: Option<AttemptNo>,
+        offset: u64,
+        follow: Follow,
+    ) -> BoxStream<'static, Result<LogBlock, Error>> {
         let cursor = Cursor {
             store: self.store.clone(),
-            subscription: follow.then(|| self.wake.subscribe(task)),
+            subscription: (follow != Follow::No).then(|| self.wake.subscribe(task)),
             task,
             attempt,
-            goes_over: attempt.is_none(),
-            offset: i64::try_from(offset).unwrap_or(i64::MAX),
+            goes_over: follow == Follow::Task,
+            offset: signed(offset),
             seq: 0,
-            ready: VecDeque::new(),
+            packed: VecDeque::new(),
             done: false,
         };
         stream::try_unfold(cursor, |mut cursor| async move {
-            Ok(cursor.next().await?.map(|bytes| (bytes, cursor)))
+            Ok(cursor.next().await?.map(|block| (block, cursor)))
         })
         .boxed()
+    }
+
+    /// The block of frames that ends right before a place, or before the end if the log is shorter.
+    pub async fn block_before(
+        &self,
+        task: TaskId,
+        place: LogPlace,
+    ) -> Result<Option<LogBlock>, Error> {
+        let before = signed(place.offset);
+        let chunk = self.store.chunk_before(task, place.attempt, MAIN_CONTAINER, before).await?;
+        let Some(chunk) = chunk else { return Ok(None) };
+        let mut frames = unpack(&chunk)?;
+        let mut most = usize::try_from(before - chunk.byte_offset).unwrap_or(usize::MAX);
+        frames.retain_mut(|it| {
+            it.bytes.truncate(most);
+            most -= it.bytes.len();
+            !it.bytes.is_empty()
+        });
+        let place = LogPlace { offset: unsigned(chunk.byte_offset), ..place };
+        Ok(Some(LogBlock { place, frames }))
+    }
+
+    /// How many bytes of the log of an attempt there are now.
+    pub async fn length(&self, task: TaskId, attempt: AttemptNo) -> Result<u64, Error> {
+        Ok(unsigned(self.store.log_length(task, attempt, MAIN_CONTAINER).await?))
+    }
+
+    /// Where the first chunk begins that has a frame of this time or later.
+    pub async fn offset_since(
+        &self,
+        task: TaskId,
+        attempt: AttemptNo,
+        since: i64,
+    ) -> Result<u64, Error> {
+        match self.store.log_offset_since(task, attempt, MAIN_CONTAINER, since).await? {
+            Some(offset) => Ok(unsigned(offset)),
+            None => self.length(task, attempt).await,
+        }
     }
 
     /// All of stdout, if it is not more than `limit` bytes.
@@ -64,24 +128,40 @@ impl LogReader {
         attempt_no: AttemptNo,
         limit: usize,
     ) -> Result<Option<Vec<u8>>, Error> {
+        let from = LogPlace { attempt: attempt_no, offset: 0 };
+        let mut blocks = self.blocks(task, from, Follow::No);
         let mut text = Vec::new();
-        let mut seq = 0;
-        loop {
-            let chunks =
-                self.store.chunks_from(task, attempt_no, MAIN_CONTAINER, seq, 0, AT_ONCE).await?;
-            let Some(last) = chunks.last() else { return Ok(Some(text)) };
-            seq = last.seq + 1;
-            for it in &chunks {
-                let frames = chunk::unpack(it).map_err(|it| Error::Corrupt(it.to_string()))?;
-                for frame in frames.iter().filter(|it| it.stream == LogStream::Stdout) {
-                    text.extend_from_slice(&frame.bytes);
-                }
-                if text.len() > limit {
-                    return Ok(None);
-                }
+        while let Some(block) = blocks.try_next().await? {
+            for frame in block.frames.iter().filter(|it| it.stream == LogStream::Stdout) {
+                text.extend_from_slice(&frame.bytes);
+            }
+            if text.len() > limit {
+                return Ok(None);
             }
         }
+        Ok(Some(text))
     }
+}
+
+/// The store counts in signed numbers.
+fn signed(offset: u64) -> i64 {
+    i64::try_from(offset).unwrap_or(i64::MAX)
+}
+
+fn unsigned(offset: i64) -> u64 {
+    u64::try_from(offset).unwrap_or_default()
+}
+
+fn unpack(chunk: &StoredChunk) -> Result<Vec<LogFrame>, Error> {
+    chunk::unpack(chunk).map_err(|it| Error::Corrupt(it.to_string()))
+}
+
+fn text(block: &LogBlock) -> Bytes {
+    let mut text = BytesMut::with_capacity(block.frames.iter().map(|it| it.bytes.len()).sum());
+    for frame in &block.frames {
+        text.extend_from_slice(&frame.bytes);
+    }
+    text.freeze()
 }
 
 struct Cursor {
@@ -94,15 +174,15 @@ struct Cursor {
     offset: i64,
     /// The next chunk to look for.
     seq: i32,
-    ready: VecDeque<Bytes>,
+    packed: VecDeque<StoredChunk>,
     done: bool,
 }
 
 impl Cursor {
-    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+    async fn next(&mut self) -> Result<Option<LogBlock>, Error> {
         loop {
-            if let Some(bytes) = self.ready.pop_front() {
-                return Ok(Some(bytes));
+            if let Some(block) = self.unpack_next()? {
+                return Ok(Some(block));
             }
             if self.done {
                 return Ok(None);
@@ -143,21 +223,28 @@ impl Cursor {
             .store
             .chunks_from(self.task, attempt, MAIN_CONTAINER, self.seq, self.offset, AT_ONCE)
             .await?;
-        for it in &chunks {
-            let frames = chunk::unpack(it).map_err(|it| Error::Corrupt(it.to_string()))?;
-            let mut text =
-                BytesMut::with_capacity(usize::try_from(it.byte_len).unwrap_or_default());
-            for frame in frames {
-                text.extend_from_slice(&frame.bytes);
-            }
-            let skip = usize::try_from(self.offset - it.byte_offset).unwrap_or_default();
-            let text = text.freeze();
-            if skip < text.len() {
-                self.ready.push_back(text.slice(skip..));
-            }
-            self.offset = it.byte_offset + i64::from(it.byte_len);
-            self.seq = it.seq + 1;
+        if let Some(last) = chunks.last() {
+            self.seq = last.seq + 1;
         }
-        Ok(!chunks.is_empty())
+        self.packed = chunks.into();
+        Ok(!self.packed.is_empty())
+    }
+
+    fn unpack_next(&mut self) -> Result<Option<LogBlock>, Error> {
+        let (Some(chunk), Some(attempt)) = (self.packed.pop_front(), self.attempt) else {
+            return Ok(None);
+        };
+        let mut frames = unpack(&chunk)?;
+        // Only the first chunk may begin before what is wanted.
+        let mut skip = usize::try_from(self.offset - chunk.byte_offset).unwrap_or_default();
+        frames.retain_mut(|it| {
+            let skipped = skip.min(it.bytes.len());
+            skip -= skipped;
+            drop(it.bytes.split_to(skipped));
+            !it.bytes.is_empty()
+        });
+        let offset = self.offset.max(chunk.byte_offset);
+        self.offset = chunk.byte_offset + i64::from(chunk.byte_len);
+        Ok(Some(LogBlock { place: LogPlace { attempt, offset: unsigned(offset) }, frames }))
     }
 }

@@ -35,11 +35,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::exit::ExitReport;
+pub use crate::domain::log::{LogFrame, LogStream};
 
 pub use types::{
     CollectRequest, Collected, Disposal, EngineId, EngineState, FileResult, Handle, JsonFile,
-    KillAck, KillMode, LaunchError, LaunchRequest, Launched, LogFrame, LogStream, Observation,
-    OutputSink, OwnedSandbox, Progress, RunnerError, RunnerKind, SandboxKey, SinkError, WaitError,
+    KillAck, KillMode, LaunchError, LaunchRequest, Launched, Observation, OutputSink, OwnedSandbox,
+    Progress, RunnerError, RunnerKind, SandboxKey, SinkError, WaitError,
 };
 
 /// One way of executing attempts. The module documentation is its contract.

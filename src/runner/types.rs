@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
@@ -178,30 +177,6 @@ pub enum Disposal {
     Remove,
     /// Put aside under another name. It must have ended.
     Keep,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LogStream {
-    Stdout,
-    Stderr,
-}
-
-impl LogStream {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-        }
-    }
-}
-
-/// A piece of the log with the engine's time: a line with its end, or a part of a long one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogFrame {
-    /// Nanoseconds since the epoch.
-    pub at: i64,
-    pub stream: LogStream,
-    pub bytes: Bytes,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -161,6 +161,77 @@ impl Store {
             .collect())
     }
 
+    /// The last chunk that has a byte before `before`.
+    pub async fn chunk_before(
+        &self,
+        task: TaskId,
+        attempt_no: AttemptNo,
+        container: &str,
+        before: i64,
+    ) -> Result<Option<StoredChunk>, Error> {
+        let row = sqlx::query!(
+            "select seq, byte_offset, byte_len, last_at, crc32c, encoding, data from log_chunks
+             where task_id = $1 and attempt_no = $2 and container = $3 and byte_offset < $4
+             order by seq desc limit 1",
+            task.uuid(),
+            attempt_no.0,
+            container,
+            before,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(|it| StoredChunk {
+            seq: it.seq,
+            byte_offset: it.byte_offset,
+            byte_len: it.byte_len,
+            last_at: it.last_at,
+            crc32c: u32::try_from(it.crc32c).unwrap_or_default(),
+            encoding: it.encoding,
+            data: it.data,
+        }))
+    }
+
+    /// How many bytes are stored.
+    pub async fn log_length(
+        &self,
+        task: TaskId,
+        attempt_no: AttemptNo,
+        container: &str,
+    ) -> Result<i64, Error> {
+        let length = sqlx::query_scalar!(
+            r#"select byte_offset + byte_len as "length!" from log_chunks
+               where task_id = $1 and attempt_no = $2 and container = $3
+               order by seq desc limit 1"#,
+            task.uuid(),
+            attempt_no.0,
+            container,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(length.unwrap_or_default())
+    }
+
+    /// Where the first chunk begins that has a frame of this time (nanoseconds since the epoch) or later.
+    pub async fn log_offset_since(
+        &self,
+        task: TaskId,
+        attempt_no: AttemptNo,
+        container: &str,
+        since: i64,
+    ) -> Result<Option<i64>, Error> {
+        Ok(sqlx::query_scalar!(
+            "select byte_offset from log_chunks
+             where task_id = $1 and attempt_no = $2 and container = $3 and last_at >= $4
+             order by seq limit 1",
+            task.uuid(),
+            attempt_no.0,
+            container,
+            since,
+        )
+        .fetch_optional(&self.pool)
+        .await?)
+    }
+
     /// The last chunks, newest first, before chunk `before`.
     pub async fn chunks_backwards(
         &self,

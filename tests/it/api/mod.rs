@@ -5,6 +5,7 @@ mod bad_input;
 mod callers;
 mod idempotency;
 mod listing;
+mod logs;
 mod openapi;
 mod outputs;
 mod submitting;

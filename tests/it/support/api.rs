@@ -14,8 +14,10 @@ use sha2::{Digest as _, Sha256};
 use supercargo::api::{AppState, Lifecycle, LogSource, ObjectSource, Settings, router};
 use supercargo::auth::{Authenticator, Mode};
 use supercargo::clock::SystemClock;
+use supercargo::domain::log::{Follow, LogBlock, LogFrame, LogPlace, LogStream};
 use supercargo::domain::spec::Limits;
 use supercargo::ids::{AttemptNo, TaskId};
+use supercargo::logs::reader::LogReader;
 use supercargo::store::{self, NewToken, Store};
 use supercargo::wake::Wake;
 use tokio::io::AsyncRead;
@@ -61,9 +63,10 @@ impl TestApp {
         let (mut settings, mut mode) = (Settings::default(), Mode::On { hint });
         settings.roles = vec!["api".to_owned()];
         change(&mut settings, &mut mode);
-        let (logs, objects) = (Arc::<FakeLogs>::default(), Arc::<FakeObjects>::default());
         let (wake, lifecycle) = (Wake::default(), Lifecycle::default());
         lifecycle.schema_is_ready();
+        let logs = Arc::new(FakeLogs::over(&store, &wake));
+        let objects = Arc::<FakeObjects>::default();
         let state = AppState {
             store: store.clone(),
             wake: wake.clone(),
@@ -223,12 +226,23 @@ fn stabilise(value: &mut Value) {
     }
 }
 
-/// Logs by task and attempt.
-#[derive(Default)]
+/// Logs by task and attempt; where there are none, those of the database.
 pub(crate) struct FakeLogs {
     pub texts: Mutex<HashMap<(TaskId, i32), &'static [u8]>>,
+    reader: LogReader,
 }
 
+impl FakeLogs {
+    fn over(store: &Store, wake: &Wake) -> Self {
+        Self { texts: Mutex::default(), reader: LogReader::new(store.clone(), wake.clone()) }
+    }
+
+    fn text(&self, task: TaskId, attempt: AttemptNo) -> Option<&'static [u8]> {
+        self.texts.lock().unwrap().get(&(task, attempt.0)).copied()
+    }
+}
+
+#[async_trait::async_trait]
 impl LogSource for FakeLogs {
     fn stream(
         &self,
@@ -237,15 +251,48 @@ impl LogSource for FakeLogs {
         offset: u64,
         follow: bool,
     ) -> BoxStream<'static, Result<Bytes, store::Error>> {
-        let attempt = attempt.map_or(1, |it| it.0);
-        let texts = self.texts.lock().unwrap();
-        let Some(text) = texts.get(&(task, attempt)) else {
-            let error = store::Error::Corrupt("no such chunk".to_owned());
-            return stream::once(async { Err(error) }).boxed();
+        let Some(text) = self.text(task, attempt.unwrap_or(AttemptNo::FIRST)) else {
+            return self.reader.stream(task, attempt, offset, follow);
         };
         let rest = text.get(usize::try_from(offset).unwrap()..).unwrap_or_default();
         let log = stream::iter([Ok(Bytes::from_static(rest))]);
         if follow { log.chain(stream::pending()).boxed() } else { log.boxed() }
+    }
+
+    fn blocks(
+        &self,
+        task: TaskId,
+        from: LogPlace,
+        follow: Follow,
+    ) -> BoxStream<'static, Result<LogBlock, store::Error>> {
+        let Some(text) = self.text(task, from.attempt) else {
+            return self.reader.blocks(task, from, follow);
+        };
+        let rest = text.get(usize::try_from(from.offset).unwrap()..).unwrap_or_default();
+        let frame = LogFrame { at: 0, stream: LogStream::Stdout, bytes: Bytes::from_static(rest) };
+        let log = stream::iter([Ok(LogBlock { place: from, frames: vec![frame] })]);
+        if follow == Follow::No { log.boxed() } else { log.chain(stream::pending()).boxed() }
+    }
+
+    async fn block_before(
+        &self,
+        task: TaskId,
+        place: LogPlace,
+    ) -> Result<Option<LogBlock>, store::Error> {
+        self.reader.block_before(task, place).await
+    }
+
+    async fn length(&self, task: TaskId, attempt: AttemptNo) -> Result<u64, store::Error> {
+        self.reader.length(task, attempt).await
+    }
+
+    async fn offset_since(
+        &self,
+        task: TaskId,
+        attempt: AttemptNo,
+        since: i64,
+    ) -> Result<u64, store::Error> {
+        self.reader.offset_since(task, attempt, since).await
     }
 }
 
