@@ -4,6 +4,8 @@
 //! the engine's order. [`pump`] brings it in, [`reader`] hands it out, [`chunk`] is the stored form.
 
 pub mod chunk;
+mod intake;
+mod pace;
 pub mod pump;
 pub mod reader;
 mod recent;

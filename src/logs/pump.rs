@@ -4,20 +4,21 @@
 //! the engine's log from a little before that, drop what is known. The engine's own file is the buffer:
 //! the container never waits for us, and while our store is down nothing is read, so memory is bounded.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use tokio::time::Instant;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::MAIN_CONTAINER;
-use super::chunk::{self, Builder};
-use super::recent::{Recent, Skip};
-use super::tail::Tail;
+use super::intake::{Intake, Packed};
+use super::pace::Pace;
+use super::recent::Skip;
+use super::{MAIN_CONTAINER, chunk};
 use crate::ids::{AttemptNo, Fence, TaskId};
-use crate::runner::{Handle, LogFrame, LogStream, Runner};
+use crate::runner::{Handle, LogFrame, Runner, RunnerError};
 use crate::store::{self, LogPosition, LogSeal, NewChunk, Store};
 use crate::wake::Wake;
 
@@ -59,8 +60,14 @@ pub struct LogEnd {
 /// How long they wait otherwise.
 const SLOW_LINGER: Duration = Duration::from_secs(1);
 const QUICK_CHUNKS: i32 = 10;
-/// What is kept of the end of a log that is too long.
-const KEPT_TAIL_BYTES: usize = 64 << 10;
+/// Frames that are taken before anything else is looked at.
+const AT_ONCE: usize = 256;
+/// Compressing less than this takes less than handing it to another thread.
+const SMALL: usize = 16 << 10;
+/// How long a fast writer is left alone while somebody looks.
+const SHORT_PAUSE: Duration = Duration::from_millis(100);
+/// Of the end of a log, which is compared with what was taken in.
+const END_FRAMES: usize = 256;
 /// After the exit, a followed log that gives nothing for so long is read to its end without following.
 const QUIET_AFTER_EXIT: Duration = Duration::from_millis(500);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
@@ -89,7 +96,11 @@ impl Pump {
                 Err(Stop::Moved) => continue,
             };
             match self.pump(&mut intake, &exited, &give_up).await {
-                Ok(()) => return Some(intake.end(&self)),
+                Ok(()) => {
+                    let end = intake.end();
+                    tracing::debug!(task.id = %self.task, bytes = end.seal.bytes, "the log is complete");
+                    return Some(end);
+                }
                 Err(Stop::Fenced) => return None,
                 Err(Stop::Moved) => {}
             }
@@ -158,8 +169,7 @@ impl Pump {
             }
         }
         for frame in &frames {
-            intake.recent.add(frame);
-            intake.tail.add(frame);
+            intake.remember(frame);
         }
         Ok(intake)
     }
@@ -170,15 +180,21 @@ impl Pump {
         exited: &CancellationToken,
         give_up: &CancellationToken,
     ) -> Result<(), Stop> {
+        let mut writer = Writer { pump: self, storing: None };
         let mut backoff = FIRST_BACKOFF;
         loop {
             let last = exited.is_cancelled();
-            let before = intake.position.bytes;
-            match self.read_once(intake, exited, give_up, !last).await? {
-                Reading::Ended if last => return Ok(()),
+            let before = intake.taken();
+            let reading = if last && self.read_end(intake, give_up).await {
+                Reading::Ended
+            } else {
+                self.read_once(intake, &mut writer, exited, give_up, !last).await?
+            };
+            match reading {
+                Reading::Ended if last => return writer.stored().await,
                 Reading::GivenUp => {
                     intake.seal.incomplete = true;
-                    return Ok(());
+                    return writer.stored().await;
                 }
                 // The engine ends a followed log at the exit, or when it goes down itself.
                 Reading::Ended => {}
@@ -186,16 +202,16 @@ impl Pump {
                     tracing::debug!(task.id = %self.task, %error, "the log broke off, reading on");
                 }
             }
-            if intake.position.bytes > before {
+            if intake.taken() > before {
                 backoff = FIRST_BACKOFF;
             }
             tokio::select! {
                 () = exited.cancelled() => {
                     if last {
-                        tokio::time::sleep(backoff).await;
+                        sleep(backoff).await;
                     }
                 }
-                () = tokio::time::sleep(backoff) => {}
+                () = sleep(backoff) => {}
                 () = give_up.cancelled() => {}
             }
             backoff = (backoff * 2).min(LONGEST_BACKOFF);
@@ -205,63 +221,130 @@ impl Pump {
     async fn read_once(
         &self,
         intake: &mut Intake,
+        writer: &mut Writer<'_>,
         exited: &CancellationToken,
         give_up: &CancellationToken,
         follow: bool,
     ) -> Result<Reading, Stop> {
         let (since, mut skip) = intake.recent.resume();
         let mut frames = self.runner.logs(&self.handle, since, follow);
+        let mut pace = Pace::begin();
+        let mut paused_until = None;
         loop {
-            let wait_flush = intake.flush_at;
+            let (full, storing, flush_at) =
+                (intake.is_full(), writer.is_storing(), intake.flush_at);
+            let reads = !full && paused_until.is_none();
             tokio::select! {
                 biased;
                 () = give_up.cancelled() => return Ok(Reading::GivenUp),
-                frame = frames.next() => match frame {
-                    Some(Ok(frame)) => {
-                        intake.take(&frame, &mut skip, self.linger(intake));
-                        if intake.builder.payload() >= self.limits.chunk_bytes {
-                            self.flush(intake).await?;
-                        }
-                    }
-                    Some(Err(error)) => {
-                        self.flush(intake).await?;
-                        return Ok(Reading::Broken(error.to_string()));
-                    }
-                    None => {
-                        if !follow && skip.is_unmet() {
+                stored = writer.stored(), if storing => stored?,
+                frame = frames.next(), if reads => {
+                    match self.take(intake, &mut skip, frame, &mut frames, storing) {
+                        None => {}
+                        Some(Reading::Ended) if !follow && skip.is_unmet() => {
                             intake.seal.incomplete = true;
+                            return Ok(Reading::Ended);
                         }
-                        if follow {
-                            // More may come with the last reading; the rest goes with the end.
-                            if !exited.is_cancelled() {
-                                self.flush(intake).await?;
-                            }
+                        // More may come with the last reading; the rest goes with the end.
+                        Some(Reading::Ended) if !follow || exited.is_cancelled() => {
+                            return Ok(Reading::Ended);
                         }
-                        return Ok(Reading::Ended);
+                        Some(reading) => {
+                            writer.store(intake).await?;
+                            return Ok(reading);
+                        }
                     }
-                },
-                () = tokio::time::sleep_until(wait_flush.unwrap_or_else(Instant::now)), if wait_flush.is_some() => {
-                    self.flush(intake).await?;
                 }
-                () = async { exited.cancelled().await; tokio::time::sleep(QUIET_AFTER_EXIT).await }, if follow => {
+                () = exited.cancelled(), if paused_until.is_some() => {
+                    paused_until = None;
+                }
+                () = at(paused_until), if paused_until.is_some() => paused_until = None,
+                () = at(flush_at), if flush_at.is_some() && !storing => writer.begin(intake),
+                () = async { exited.cancelled().await; sleep(QUIET_AFTER_EXIT).await }, if follow && reads => {
                     // It did not end by itself: engines are known to leave a follower hanging.
                     return Ok(Reading::Ended);
                 }
             }
+            if intake.has_chunk() && !writer.is_storing() {
+                let is_fast = pace.filled(intake.begun_at.elapsed(), intake.latest_at);
+                if is_fast && follow && !exited.is_cancelled() {
+                    paused_until = Some(Instant::now() + self.pause());
+                }
+                writer.begin(intake);
+            }
         }
     }
 
+    /// Takes a frame, and those that are there already. Some: it ends here.
+    fn take(
+        &self,
+        intake: &mut Intake,
+        skip: &mut Skip,
+        first: Option<Result<LogFrame, RunnerError>>,
+        frames: &mut Frames,
+        storing: bool,
+    ) -> Option<Reading> {
+        let linger = self.linger(intake);
+        let mut next = first;
+        let mut count = 0;
+        loop {
+            match next {
+                Some(Ok(frame)) => intake.take(frame, skip, linger),
+                Some(Err(error)) => return Some(Reading::Broken(error.to_string())),
+                None => return Some(Reading::Ended),
+            }
+            count += 1;
+            if count == AT_ONCE || intake.is_full() || (intake.has_chunk() && !storing) {
+                return None;
+            }
+            next = frames.next().now_or_never()?;
+        }
+    }
+
+    /// Reads the end of the log alone, and takes what is new there. False: that it is all can't be told.
+    async fn read_end(&self, intake: &mut Intake, give_up: &CancellationToken) -> bool {
+        let end = self.runner.log_end(&self.handle, END_FRAMES);
+        let read = async {
+            let mut end = std::pin::pin!(end);
+            let mut frames = Vec::with_capacity(END_FRAMES);
+            while let Some(frame) = end.next().await {
+                frames.push(frame.ok()?);
+            }
+            Some(frames)
+        };
+        let frames = tokio::select! {
+            frames = read => frames,
+            () = give_up.cancelled() => None,
+        };
+        let Some(frames) = frames else { return false };
+        let whole = frames.len() < END_FRAMES;
+        let Some(known) = intake.recent.known_at_end(&frames, whole) else { return false };
+        for frame in frames.into_iter().skip(known) {
+            intake.take(frame, &mut Skip::default(), self.limits.linger);
+        }
+        true
+    }
+
     fn linger(&self, intake: &Intake) -> Duration {
-        if intake.position.next_seq < QUICK_CHUNKS || self.wake.is_watched(self.task) {
+        if intake.chunks() < QUICK_CHUNKS || self.wake.is_watched(self.task) {
             self.limits.linger
         } else {
             SLOW_LINGER
         }
     }
 
-    async fn flush(&self, intake: &mut Intake) -> Result<(), Stop> {
-        intake.flush_at = None;
-        let Some(chunk) = intake.next_chunk() else { return Ok(()) };
+    /// How long a fast writer is left alone.
+    fn pause(&self) -> Duration {
+        if self.wake.is_watched(self.task) { SHORT_PAUSE } else { SLOW_LINGER }
+    }
+
+    async fn append(&self, packed: Packed) -> Result<(), Stop> {
+        let chunk = if packed.payload() < SMALL {
+            packed.into_chunk()
+        } else {
+            let chunk = tokio::task::spawn_blocking(move || packed.into_chunk()).await;
+            chunk.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        };
         self.insist(|| self.store.append_chunk(self.task, self.fence, self.attempt_no, &chunk))
             .await?;
         self.wake.task_changed(self.task);
@@ -289,100 +372,50 @@ impl Pump {
     }
 }
 
+type Frames = BoxStream<'static, Result<LogFrame, RunnerError>>;
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Stores one chunk at a time, while the next one is read.
+struct Writer<'a> {
+    pump: &'a Pump,
+    storing: Option<BoxFuture<'a, Result<(), Stop>>>,
+}
+
+impl Writer<'_> {
+    const fn is_storing(&self) -> bool {
+        self.storing.is_some()
+    }
+
+    /// Waits for the chunk that is being stored. It may be dropped and called again.
+    async fn stored(&mut self) -> Result<(), Stop> {
+        let Some(storing) = &mut self.storing else { return Ok(()) };
+        let result = storing.await;
+        self.storing = None;
+        result
+    }
+
+    /// Begins to store what was taken in. The chunk before must be stored.
+    fn begin(&mut self, intake: &mut Intake) {
+        let pump = self.pump;
+        self.storing = intake.next_chunk().map(|packed| pump.append(packed).boxed());
+    }
+
+    /// Stores all that was taken in.
+    async fn store(&mut self, intake: &mut Intake) -> Result<(), Stop> {
+        self.stored().await?;
+        self.begin(intake);
+        self.stored().await
+    }
+}
+
 enum Reading {
     Ended,
     Broken(String),
     GivenUp,
-}
-
-/// What was taken in and where the stored log ends.
-struct Intake {
-    position: LogPosition,
-    builder: Builder,
-    recent: Recent,
-    tail: Tail,
-    seal: LogSeal,
-    limits: Limits,
-    flush_at: Option<Instant>,
-    /// The end of a log that is over its limit, and how much of it is not kept.
-    overflow: VecDeque<LogFrame>,
-    overflow_bytes: usize,
-    dropped: u64,
-}
-
-impl Intake {
-    fn new(position: LogPosition, limits: Limits) -> Self {
-        Self {
-            position,
-            builder: Builder::default(),
-            recent: Recent::default(),
-            tail: Tail::default(),
-            seal: LogSeal::default(),
-            limits,
-            flush_at: None,
-            overflow: VecDeque::new(),
-            overflow_bytes: 0,
-            dropped: 0,
-        }
-    }
-
-    fn take(&mut self, frame: &LogFrame, skip: &mut Skip, linger: Duration) {
-        if skip.is_known(frame) {
-            return;
-        }
-        self.recent.add(frame);
-        self.tail.add(frame);
-        let taken =
-            u64::try_from(self.position.bytes).unwrap_or_default() + self.builder.payload() as u64;
-        if self.dropped == 0
-            && self.overflow.is_empty()
-            && taken + frame.bytes.len() as u64 <= self.limits.log_bytes
-        {
-            self.builder.push(frame);
-            self.flush_at.get_or_insert_with(|| Instant::now() + linger);
-            return;
-        }
-        self.overflow_bytes += frame.bytes.len();
-        self.overflow.push_back(frame.clone());
-        while self.overflow_bytes > KEPT_TAIL_BYTES {
-            let Some(old) = self.overflow.pop_front() else { break };
-            self.overflow_bytes -= old.bytes.len();
-            self.dropped += old.bytes.len() as u64;
-        }
-    }
-
-    fn next_chunk(&mut self) -> Option<NewChunk> {
-        if self.builder.is_empty() {
-            return None;
-        }
-        let chunk = self.builder.take(MAIN_CONTAINER, self.position.next_seq, self.position.bytes);
-        self.position.next_seq += 1;
-        self.position.bytes += i64::from(chunk.byte_len);
-        Some(chunk)
-    }
-
-    fn end(mut self, pump: &Pump) -> LogEnd {
-        self.tail.close();
-        if self.dropped > 0 {
-            self.seal.truncated = true;
-            let at = self.overflow.front().map_or(0, |it| it.at);
-            let note = format!(
-                "\n[supercargo: {} bytes are left out here: the log is larger than its limit of {} bytes]\n",
-                self.dropped, self.limits.log_bytes
-            );
-            self.builder.push(&LogFrame { at, stream: LogStream::Stderr, bytes: note.into() });
-        }
-        for frame in std::mem::take(&mut self.overflow) {
-            self.builder.push(&frame);
-        }
-        let chunk = self.next_chunk();
-        self.seal.bytes = u64::try_from(self.position.bytes).unwrap_or_default();
-        tracing::debug!(task.id = %pump.task, bytes = self.seal.bytes, "the log is complete");
-        LogEnd {
-            seal: self.seal,
-            chunk,
-            lines: self.tail.lines(),
-            last_stdout_line: self.tail.last_stdout_line(),
-        }
-    }
 }

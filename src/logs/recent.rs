@@ -12,6 +12,8 @@ use crate::runner::{LogFrame, LogStream};
 const WINDOW_NANOS: i64 = 1_000_000_000;
 /// Of a log that comes faster, a shorter time is remembered.
 const MOST_FRAMES: usize = 4_096;
+/// Frames of the end of a log that are looked for.
+const ANCHORS: usize = 32;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
@@ -91,6 +93,33 @@ impl Recent {
     pub(super) fn forget_until(&mut self, at: i64) {
         self.latest = Some(self.latest.map_or(at, |it| it.max(at)));
         self.forgotten = Some(self.forgotten.map_or(at, |it| it.max(at)));
+    }
+
+    /// How many frames of the end of the log are known: those before them are, too, since a log only grows
+    /// at its end. `whole`: there is nothing before. None: it can't be told.
+    pub(super) fn known_at_end(&self, end: &[LogFrame], whole: bool) -> Option<usize> {
+        let begin = if whole && self.forgotten.is_none() {
+            0
+        } else {
+            let mut candidates = end.iter().take(ANCHORS).enumerate();
+            let (index, place) =
+                candidates.find_map(|(index, it)| Some((index, self.anchor(&key(it))?)))?;
+            place.checked_sub(index)?
+        };
+        let count = self.frames.len() - begin;
+        let known = self.frames.iter().skip(begin);
+        let agree = count <= end.len() && known.zip(end).all(|(known, it)| *known == key(it));
+        agree.then_some(count)
+    }
+
+    /// Where the frame is that this one must be. It is there once, and its stream went on to a later time:
+    /// as the times of a stream never go back, nothing that is new can look the same.
+    fn anchor(&self, wanted: &Key) -> Option<usize> {
+        let mut places = self.frames.iter().enumerate().filter(|(_, it)| *it == wanted);
+        let (place, _) = places.next()?;
+        let mut later = self.frames.iter().skip(place + 1);
+        let went_on = later.any(|it| it.stream == wanted.stream && it.at > wanted.at);
+        (places.next().is_none() && went_on).then_some(place)
     }
 
     /// From where to read the log again, and what to drop of it. Every frame from there on that was taken
@@ -192,7 +221,58 @@ mod tests {
         }
     }
 
+    fn known(log: &[LogFrame], taken: usize, last: usize) -> Option<usize> {
+        let mut recent = Recent::default();
+        for it in &log[..taken] {
+            recent.add(it);
+        }
+        let end = &log[log.len() - last.min(log.len())..];
+        recent.known_at_end(end, last > log.len())
+    }
+
+    #[test]
+    fn the_end_of_a_log_is_told_by_a_frame_that_can_not_be_new() {
+        let log: Vec<_> = (0..10).map(|n| frame(n, &format!("{n}\n"))).collect();
+        assert_eq!(known(&log, 10, 4), Some(4));
+        assert_eq!(known(&log, 8, 4), Some(2));
+        assert_eq!(known(&log, 6, 4), None, "nothing of it is known: there may be more before");
+        assert_eq!(known(&log, 0, 20), Some(0));
+        assert_eq!(known(&log, 10, 20), Some(10));
+        assert_eq!(known(&[], 0, 20), Some(0));
+        // The parts of one long line may be the same.
+        let parts = vec![frame(5, "x"); 10];
+        assert_eq!(known(&parts, 8, 4), None);
+        assert_eq!(known(&parts, 8, 20), Some(8));
+        // The engine lost what was taken in.
+        let mut recent = Recent::default();
+        for it in &log {
+            recent.add(it);
+        }
+        assert_eq!(recent.known_at_end(&log[6..8], false), None);
+        assert_eq!(recent.known_at_end(&[], true), None);
+    }
+
     proptest! {
+        /// What is said to be new at the end of a log is what was not taken in.
+        #[test]
+        fn the_end_of_a_log_takes_in_each_frame_once(
+            texts in proptest::collection::vec((0_i64..3, 0_u8..2, any::<bool>()), 0..60),
+            taken: usize,
+            last in 0_usize..70,
+        ) {
+            // Each stream has its own time, which does not go back.
+            let mut at = [0, 0];
+            let log: Vec<_> = texts.iter().map(|(step, text, stderr)| {
+                let stream = if *stderr { LogStream::Stderr } else { LogStream::Stdout };
+                at[slot(stream)] += step;
+                LogFrame { stream, ..frame(at[slot(stream)], &format!("{text}\n")) }
+            }).collect();
+            let taken = taken % (log.len() + 1);
+            if let Some(known) = known(&log, taken, last) {
+                prop_assert_eq!(log.len() - last.min(log.len()) + known, taken);
+            }
+        }
+
         /// Wherever the reading stops, going on from there takes in each frame once, even where the times
         /// are out of order by less than the window.
         #[test]

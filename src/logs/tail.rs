@@ -27,7 +27,7 @@ struct Line {
 impl Tail {
     pub(super) fn add(&mut self, frame: &LogFrame) {
         let mut rest: &[u8] = &frame.bytes;
-        while let Some(end) = rest.iter().position(|it| *it == b'\n') {
+        while let Some(end) = memchr::memchr(b'\n', rest) {
             self.line(frame.stream).extend(&rest[..end]);
             self.end_line(frame.stream);
             rest = &rest[end + 1..];
@@ -43,19 +43,22 @@ impl Tail {
     }
 
     fn end_line(&mut self, stream: LogStream) {
-        let bytes = std::mem::take(&mut self.line(stream).bytes);
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            return;
+        let line = match stream {
+            LogStream::Stdout => &mut self.stdout,
+            LogStream::Stderr => &mut self.stderr,
+        };
+        if !line.bytes.iter().all(u8::is_ascii_whitespace) {
+            // Buffers are used again: this is done for each line.
+            let oldest = if self.lines.len() == LINES { self.lines.pop_front() } else { None };
+            let mut short = oldest.unwrap_or_default();
+            short.clear();
+            short.extend_from_slice(&line.bytes[..line.bytes.len().min(LINE_BYTES)]);
+            self.lines.push_back(short);
+            if stream == LogStream::Stdout {
+                std::mem::swap(self.last_stdout.get_or_insert_default(), &mut line.bytes);
+            }
         }
-        let mut short = bytes.clone();
-        short.truncate(LINE_BYTES);
-        if self.lines.len() == LINES {
-            self.lines.pop_front();
-        }
-        self.lines.push_back(short);
-        if stream == LogStream::Stdout {
-            self.last_stdout = Some(bytes);
-        }
+        line.bytes.clear();
     }
 
     /// Takes the lines that are not ended for ended.

@@ -82,6 +82,14 @@ pub trait Runner: fmt::Debug + Send + Sync + 'static {
         follow: bool,
     ) -> BoxStream<'static, Result<LogFrame, RunnerError>>;
 
+    /// The end of what `logs` reads without `follow`: the last frames, at least so many if there are, read
+    /// without what is before them. A first line may have lost its beginning.
+    fn log_end(
+        &self,
+        handle: &Handle,
+        frames: usize,
+    ) -> BoxStream<'static, Result<LogFrame, RunnerError>>;
+
     /// Asks for the end of the sandbox; `wait` sees it. Works by key alone.
     async fn kill(&self, key: &SandboxKey, mode: KillMode) -> Result<KillAck, RunnerError>;
 

@@ -32,23 +32,36 @@ const NANOS: i64 = 1_000_000_000;
 /// Between two frames of what is stored already. The engine may have to skip a GiB before the first one.
 const STALL: Duration = Duration::from_mins(2);
 
+/// What is read of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// From this time on, and whether it is followed.
+    From(Option<i64>, bool),
+    /// The last frames, so many. The engine reads these from behind.
+    Last(usize),
+}
+
 pub(super) fn read(
     session: Arc<Session>,
     pointer: Result<Pointer, RunnerError>,
-    since: Option<i64>,
-    follow: bool,
+    part: Part,
 ) -> BoxStream<'static, Result<LogFrame, RunnerError>> {
     let opened = async move {
         match pointer.and_then(|it| Ok((session.with(&it.engine)?, it))) {
             Ok((link, pointer)) => {
                 let inline = Inline::default();
                 let docker = inline.on(&session.docker);
-                let frames = docker.logs(&pointer.container, Some(options(since, follow)));
+                let (since, follow) = match part {
+                    Part::From(since, follow) => (since, follow),
+                    Part::Last(_) => (None, false),
+                };
+                let frames = docker.logs(&pointer.container, Some(options(part)));
                 let reader = Reader {
                     frames: Box::pin(frames),
                     inline,
                     driver: None,
                     lost: session.lost(link).boxed(),
+                    times: Times::default(),
                     mender: Mender::default(),
                     ready: None,
                     since: since.unwrap_or(i64::MIN),
@@ -63,15 +76,16 @@ pub(super) fn read(
 }
 
 /// The engine takes whole seconds from bollard, so it is asked for more and the rest is left out here.
-fn options(since: Option<i64>, follow: bool) -> LogsOptions {
-    let seconds = since.map_or(0, |it| i32::try_from(it.div_euclid(NANOS)).unwrap_or(0).max(0));
-    LogsOptionsBuilder::new()
-        .stdout(true)
-        .stderr(true)
-        .timestamps(true)
-        .since(seconds)
-        .follow(follow)
-        .build()
+fn options(part: Part) -> LogsOptions {
+    let options = LogsOptionsBuilder::new().stdout(true).stderr(true).timestamps(true);
+    match part {
+        Part::From(since, follow) => {
+            let seconds = since.map_or(0, |it| it.div_euclid(NANOS));
+            let seconds = i32::try_from(seconds).unwrap_or(0).max(0);
+            options.since(seconds).follow(follow).build()
+        }
+        Part::Last(frames) => options.tail(&frames.to_string()).build(),
+    }
 }
 
 struct Reader {
@@ -81,6 +95,7 @@ struct Reader {
     driver: Option<Driver>,
     /// The end of the session: a connection to an engine that is gone may stay open and silent.
     lost: BoxFuture<'static, ()>,
+    times: Times,
     mender: Mender,
     /// What comes after a line end that was put back.
     ready: Option<LogFrame>,
@@ -175,7 +190,8 @@ impl Reader {
                 () = stalled(self.stall) => return Some(unavailable("its log stands still")),
             }
         };
-        Some(frame.map_err(|it| Fault::from(it).into()).and_then(parse))
+        let times = &mut self.times;
+        Some(frame.map_err(|it| Fault::from(it).into()).and_then(|it| parse(times, it)))
     }
 }
 
@@ -191,7 +207,7 @@ fn unavailable<T>(why: &str) -> Result<T, RunnerError> {
 }
 
 /// `<time> <bytes>`.
-fn parse(output: LogOutput) -> Result<LogFrame, RunnerError> {
+fn parse(times: &mut Times, output: LogOutput) -> Result<LogFrame, RunnerError> {
     let (stream, payload) = match output {
         LogOutput::StdOut { message } => (LogStream::Stdout, message),
         LogOutput::StdErr { message } => (LogStream::Stderr, message),
@@ -203,14 +219,44 @@ fn parse(output: LogOutput) -> Result<LogFrame, RunnerError> {
             return unavailable(&format!("its log broke off: {text}"));
         }
     };
-    frame(stream, &payload).map_or_else(|| unavailable("its log has a frame without a time"), Ok)
+    frame(times, stream, &payload)
+        .map_or_else(|| unavailable("its log has a frame without a time"), Ok)
 }
 
-fn frame(stream: LogStream, payload: &Bytes) -> Option<LogFrame> {
-    let space = payload.iter().position(|&byte| byte == b' ')?;
-    let at: Timestamp = std::str::from_utf8(payload.get(..space)?).ok()?.parse().ok()?;
-    let at = i64::try_from(at.as_nanosecond()).ok()?;
+fn frame(times: &mut Times, stream: LogStream, payload: &Bytes) -> Option<LogFrame> {
+    let space = memchr::memchr(b' ', payload)?;
+    let at = times.read(payload.get(..space)?)?;
     Some(LogFrame { at, stream, bytes: payload.slice(space + 1..) })
+}
+
+/// Up to the fraction: `2026-11-21T04:54:10.`
+const WHOLE_SECONDS: usize = 20;
+
+/// Reads the times of frames. Many of them are of the same second, which is read once.
+#[derive(Debug, Default)]
+struct Times {
+    /// The text of a second, and what it is in nanoseconds.
+    second: Option<([u8; WHOLE_SECONDS], i64)>,
+}
+
+impl Times {
+    fn read(&mut self, text: &[u8]) -> Option<i64> {
+        if let Some((second, begin)) = &self.second
+            && let Some(fraction) = text.strip_prefix(second)
+            && let Some((b'Z', digits)) = fraction.split_last()
+            && digits.len() == 9
+            && digits.iter().all(u8::is_ascii_digit)
+        {
+            return Some(begin + digits.iter().fold(0, |sum, it| sum * 10 + i64::from(it - b'0')));
+        }
+        let at: Timestamp = std::str::from_utf8(text).ok()?.parse().ok()?;
+        let nanos = i64::try_from(at.as_nanosecond()).ok()?;
+        self.second = text
+            .first_chunk::<WHOLE_SECONDS>()
+            .filter(|it| it.ends_with(b".") && text.ends_with(b"Z"))
+            .map(|it| (*it, nanos - nanos.rem_euclid(NANOS)));
+        Some(nanos)
+    }
 }
 
 #[cfg(test)]
@@ -227,8 +273,33 @@ mod tests {
     #[test]
     fn bytes_are_kept_as_they_are() {
         for bytes in [&b"a b\n"[..], b"\n", b"", b"\xff\x00 \r\n", b" two  spaces\n"] {
-            let frame = parse(output(bytes)).unwrap();
+            let frame = parse(&mut Times::default(), output(bytes)).unwrap();
             assert_eq!((frame.at, &frame.bytes[..]), (NANOSECOND, bytes));
+        }
+    }
+
+    #[test]
+    fn times_of_one_second_are_read_as_each_alone() {
+        let mut times = Times::default();
+        for text in [
+            "2026-11-21T04:54:10.262517843Z",
+            "2026-11-21T04:54:10.262517844Z",
+            "2026-11-21T04:54:10.000000000Z",
+            "2026-11-21T04:54:10.999999999Z",
+            "2026-11-21T04:54:10.5Z",
+            "2026-11-21T04:54:11.000000001Z",
+            "2026-11-21T05:54:11.000000001+01:00",
+            "2026-11-21T04:54:11.000000001Z",
+            "2026-11-21T04:54:11Z",
+            "1969-12-31T23:59:59.250000000Z",
+            "1969-12-31T23:59:59.750000000Z",
+        ] {
+            let alone: Timestamp = text.parse().unwrap();
+            let expected = i64::try_from(alone.as_nanosecond()).unwrap();
+            assert_eq!(times.read(text.as_bytes()), Some(expected), "{text}");
+        }
+        for bad in ["2026-11-21T04:54:11.0000x0001Z", "2026-11-21T04:54:11.", "", "yesterday"] {
+            assert_eq!(times.read(bad.as_bytes()), None, "{bad}");
         }
     }
 
@@ -264,10 +335,10 @@ mod tests {
     fn what_is_no_frame_is_an_error_and_never_a_line() {
         for message in [&b"no-time\n"[..], b"", b"yesterday x"] {
             let message = Bytes::copy_from_slice(message);
-            assert!(parse(LogOutput::StdErr { message }).is_err());
+            assert!(parse(&mut Times::default(), LogOutput::StdErr { message }).is_err());
         }
         let message = Bytes::from_static(b"\x03\0\0\0\0\0\0\x05oops\n");
-        let error = parse(LogOutput::Console { message }).unwrap_err();
+        let error = parse(&mut Times::default(), LogOutput::Console { message }).unwrap_err();
         assert_eq!(error.to_string(), "the engine can't be asked: its log broke off: oops");
     }
 
@@ -280,7 +351,7 @@ mod tests {
             (Some(-5), 0),
             (Some(i64::MAX), 0),
         ] {
-            assert_eq!(options(since, false).since, seconds);
+            assert_eq!(options(Part::From(since, false)).since, seconds);
         }
     }
 }

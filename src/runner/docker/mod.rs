@@ -36,6 +36,7 @@ use tokio_util::task::TaskTracker;
 
 use self::errors::Fault;
 use self::events::Session;
+use self::logs::Part;
 use self::observe::{Phase, Seen};
 pub use self::transport::HostError;
 use super::{
@@ -264,7 +265,15 @@ impl Runner for DockerRunner {
         since: Option<i64>,
         follow: bool,
     ) -> BoxStream<'static, Result<LogFrame, RunnerError>> {
-        logs::read(Arc::clone(&self.session), Pointer::read(handle), since, follow)
+        logs::read(Arc::clone(&self.session), Pointer::read(handle), Part::From(since, follow))
+    }
+
+    fn log_end(
+        &self,
+        handle: &Handle,
+        frames: usize,
+    ) -> BoxStream<'static, Result<LogFrame, RunnerError>> {
+        logs::read(Arc::clone(&self.session), Pointer::read(handle), Part::Last(frames))
     }
 
     async fn kill(&self, key: &SandboxKey, mode: KillMode) -> Result<KillAck, RunnerError> {

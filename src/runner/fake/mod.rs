@@ -152,6 +152,19 @@ impl Runner for FakeRunner {
         }
     }
 
+    fn log_end(
+        &self,
+        handle: &Handle,
+        frames: usize,
+    ) -> BoxStream<'static, Result<LogFrame, RunnerError>> {
+        let all = self.logs(handle, None, false);
+        let end = async move {
+            let mut all: Vec<_> = all.collect().await;
+            stream::iter(all.split_off(all.len().saturating_sub(frames)))
+        };
+        stream::once(end).flatten().boxed()
+    }
+
     async fn kill(&self, key: &SandboxKey, mode: KillMode) -> Result<KillAck, RunnerError> {
         self.engine.kill(key, mode)
     }

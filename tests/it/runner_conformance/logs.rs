@@ -58,6 +58,18 @@ pub(super) async fn a_log_resumes_without_loss_or_repetition(subject: Arc<Subjec
     assert_eq!(log(&*subject.runner, &launched.handle, Some(after), false).await, []);
 }
 
+pub(super) async fn the_end_of_a_log_is_read_alone(subject: Arc<Subject>) {
+    let attempt = subject.attempt(lines());
+    let launched = attempt.launch(&*subject.runner).await;
+    attempt.exit_code(&*subject.runner, &launched.handle).await;
+    let all = log(&*subject.runner, &launched.handle, None, false).await;
+    for count in [1, 2, LINES - 1, LINES, LINES + 1, 10 * LINES] {
+        let end = subject.runner.log_end(&launched.handle, count).map(|it| it.unwrap());
+        let end: Vec<_> = within("the end of the log", end.collect()).await;
+        assert_eq!(end, all[LINES.saturating_sub(count)..], "the last {count}");
+    }
+}
+
 pub(super) async fn the_streams_are_told_apart(subject: Arc<Subject>) {
     let script = "echo line 1; echo line 2; echo line 3 >&2";
     let attempt =

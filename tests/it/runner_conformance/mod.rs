@@ -65,6 +65,7 @@ suite! {
     logs::the_log_is_whole_and_the_same_each_time,
     logs::a_followed_log_ends_with_the_exit,
     logs::a_log_resumes_without_loss_or_repetition,
+    logs::the_end_of_a_log_is_read_alone,
     logs::the_streams_are_told_apart,
     logs::a_followed_log_breaks_off_with_an_error_when_the_engine_goes,
     logs::an_empty_log_is_empty,
