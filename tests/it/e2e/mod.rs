@@ -3,6 +3,7 @@
 mod crash;
 mod database_trouble;
 mod engine_trouble;
+mod logs;
 mod main_job;
 mod retries;
 mod service_life;

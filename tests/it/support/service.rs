@@ -142,6 +142,15 @@ impl Service {
         Ok(Answer { status, headers, bytes: answer.bytes().await?.to_vec() })
     }
 
+    /// Asks with these headers. The body is the caller's to read, or to leave.
+    pub(crate) async fn open(&self, path: &str, headers: &[(&str, &str)]) -> reqwest::Response {
+        let mut request = self.client.get(format!("{}/api/v1{path}", self.url));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.bearer_auth(&self.token).send().await.unwrap()
+    }
+
     /// Submits, and gives the id.
     pub(crate) async fn submit(&self, task: Value) -> String {
         let answer = self.request("POST", "/tasks", Some(&task)).await;

@@ -155,9 +155,8 @@ static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
     path = "/api/v1/tasks/{id}/logs",
     tag = "tasks",
     params(
-        ("id" = uuid::Uuid, Path, description = "The id of the task", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
+        ("id" = String, Path, description = "The id of the task, or `key:<run_key>`", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
         GetTaskLogsQuery,
-        ("Accept" = Option<String>, Header, description = "`text/plain`, `application/x-ndjson` or `text/event-stream`", example = "application/x-ndjson"),
         ("Range" = Option<String>, Header, description = "A part of the whole log as plain text, without parameters that choose", example = "bytes=-1000"),
         ("Last-Event-ID" = Option<String>, Header, description = "Of events: go on behind this one. Goes before `after`, `offset`, `tail` and `since`", example = "1:0"),
     ),
