@@ -8,7 +8,7 @@ use super::client::{Client, Task, seconds};
 use super::exit::Exit;
 use super::format::{self, Format, FormatArgs, printable, time};
 use super::out;
-use super::submit::WaitArgs;
+use super::wait::WaitArgs;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

@@ -6,22 +6,24 @@ use reqwest::Method;
 
 use super::client::Client;
 use super::exit::Exit;
-use super::out;
+use super::format::{self, Format, FormatArgs};
 
 /// What a health check takes at most; engines give up after 30 s.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    #[command(flatten)]
+    format: FormatArgs,
+}
 
-pub(crate) async fn run(client: &mut Client, _args: Args) -> anyhow::Result<Exit> {
+pub(crate) async fn run(client: &mut Client, args: Args) -> anyhow::Result<Exit> {
     let request = client.request_root(Method::GET, &["readyz"], &[]).timeout(TIMEOUT);
-    // Engines know 0 and 1: everything else is reserved.
-    match client.accepted(request).await {
-        Ok(_) => Ok(Exit::Ok),
-        Err(error) => {
-            out::note(format_args!("error: {error}"));
-            Ok(Exit::Failed)
-        }
+    let response = client.accepted(request).await?;
+    let body = client.body(response).await?;
+    if args.format.output == Format::Json {
+        let readiness = serde_json::from_slice(&body).map_err(|it| client.unexpected(&it))?;
+        format::json(&readiness)?;
     }
+    Ok(Exit::Ok)
 }

@@ -28,7 +28,7 @@ pub(crate) async fn run(client: &mut Client, args: Args) -> anyhow::Result<Exit>
             Some(attempt) => attempt,
             None => client.task(&id).await?.latest_attempt(),
         };
-        Follower::new(id, attempt).follow(client, &mut out::data).await?;
+        Follower::new(id, attempt).follow(client, &mut |_, bytes: &[u8]| out::data(bytes)).await?;
     } else {
         print(client, &id, attempt).await?;
     }

@@ -5,24 +5,31 @@
 
 mod cancel;
 mod client;
+mod completions;
 mod config;
 mod events;
 mod exit;
 mod format;
 mod get;
 mod healthcheck;
+mod interrupts;
 mod list;
 mod logs;
 mod migrate;
 mod openapi;
 mod out;
 mod outputs;
+mod report;
 mod result;
+mod retry;
 mod run;
 mod serve;
 mod service_args;
 mod submit;
 mod task_args;
+mod token;
+mod wait;
+mod watch;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -38,11 +45,15 @@ use exit::Exit;
 #[derive(Debug, Parser)]
 #[command(name = "supercargo", version)]
 #[command(after_help = "\
-Exit codes: that of the task for `run`, `submit --wait` and `get --wait`; else 0 ok, 1 failed,
-2 usage, 3 cancelled, 4 timed out waiting (the task goes on), 5 the service or the network.")]
+Exit codes: that of the task where a command waits for it; else 0 ok, 1 failed, 2 usage,
+3 cancelled, 4 timed out waiting (the task goes on), 5 the service or the network,
+130 interrupted (the task goes on).")]
 struct Cli {
     #[command(flatten)]
     options: client::Options,
+
+    #[command(flatten)]
+    out: out::OutArgs,
 
     #[command(subcommand)]
     command: Command,
@@ -68,8 +79,14 @@ enum Command {
     Output(outputs::FetchArgs),
     /// Show what happened to a task
     Events(events::Args),
+    /// Wait until tasks have ended
+    Wait(wait::Args),
     /// Cancel a task
     Cancel(cancel::Args),
+    /// Try a task again that failed, was cancelled or skipped
+    Retry(retry::Args),
+    /// Make, list and revoke tokens
+    Token(token::Args),
     /// Run the service
     Serve(serve::Args),
     /// Bring the database to this version
@@ -80,6 +97,8 @@ enum Command {
     Openapi(openapi::Args),
     /// Exit with 0 if the service is ready
     Healthcheck(healthcheck::Args),
+    /// Print a script that completes commands in a shell
+    Completions(completions::Args),
 }
 
 pub fn main() -> ExitCode {
@@ -106,7 +125,8 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
-    let Cli { options, command } = cli;
+    let Cli { options, out, command } = cli;
+    out::init(out);
     match command {
         Command::Run(args) => with_client(&options, async |it| run::run(it, args).await),
         Command::Submit(args) => with_client(&options, async |it| submit::run(it, args).await),
@@ -117,7 +137,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Outputs(args) => with_client(&options, async |it| outputs::list(it, args).await),
         Command::Output(args) => with_client(&options, async |it| outputs::fetch(it, args).await),
         Command::Events(args) => with_client(&options, async |it| events::run(it, args).await),
+        Command::Wait(args) => with_client(&options, async |it| wait::run(it, args).await),
         Command::Cancel(args) => with_client(&options, async |it| cancel::run(it, args).await),
+        Command::Retry(args) => with_client(&options, async |it| retry::run(it, args).await),
+        Command::Token(args) => with_client(&options, async |it| token::run(it, args).await),
         Command::Healthcheck(args) => {
             with_client(&options, async |it| healthcheck::run(it, args).await)
         }
@@ -127,6 +150,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         }
         Command::Config(args) => config::run(&options, &args),
         Command::Openapi(args) => openapi::run(&args),
+        Command::Completions(args) => completions::run(&args),
     }
 }
 
@@ -154,12 +178,12 @@ fn block_on(
 fn report(error: &anyhow::Error) {
     match error.downcast_ref::<Faults>() {
         Some(Faults(faults)) => {
-            out::note("error: the configuration is not valid");
+            out::error("the configuration is not valid");
             for fault in faults {
-                out::note(format_args!("  {fault}"));
+                out::hint(format_args!("  {fault}"));
             }
         }
-        None => out::note(format_args!("error: {error:#}")),
+        None => out::error(format_args!("{error:#}")),
     }
 }
 

@@ -55,8 +55,8 @@ fn check_against(path: &Path, document: &str) -> anyhow::Result<Exit> {
         format!("supercargo openapi --output {}", path.display())
     };
     let differs = written.lines().zip(document.lines()).take_while(|(a, b)| a == b).count() + 1;
-    out::note(format_args!(
-        "error: {} is not what this version serves, from line {differs} on: run `{fix}`",
+    out::error(format_args!(
+        "{} is not what this version serves, from line {differs} on: run `{fix}`",
         path.display()
     ));
     Ok(Exit::Failed)

@@ -1,16 +1,31 @@
 //! `supercargo run`: submits a task, follows its log and exits with its exit code.
 
-use std::time::Duration;
-
-use tokio::signal::unix::{Signal, SignalKind, signal};
-
-use super::cancel::cancel;
-use super::client::{Client, Error, Follower, Task};
+use super::client::Client;
 use super::exit::Exit;
 use super::format::{self, Format};
 use super::out;
-use super::submit::{parse_timeout, still_running, submit};
+use super::submit::submit;
 use super::task_args::TaskArgs;
+use super::watch::{LogTo, Watch, WatchArgs};
+
+/// All but how to print.
+const TASK_OPTIONS: [&str; 15] = [
+    "task",
+    "image",
+    "name",
+    "env",
+    "file",
+    "run_timeout",
+    "retries",
+    "target",
+    "label",
+    "memory",
+    "cpu",
+    "run_key",
+    "on_duplicate",
+    "idempotency_key",
+    "words",
+];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -18,102 +33,44 @@ pub(crate) struct Args {
     task: TaskArgs,
 
     /// Follow this task, instead of submitting one
-    #[arg(long, value_name = "ID", conflicts_with = "TaskArgs")]
+    #[arg(long, value_name = "ID", conflicts_with_all = TASK_OPTIONS)]
     attach: Option<String>,
 
-    /// Stop following after this long, with exit code 4; the task goes on
-    #[arg(long, value_name = "DURATION", value_parser = parse_timeout)]
-    wait_timeout: Option<Duration>,
+    /// Print the id and leave it to run, as `submit` does
+    #[arg(short, long, conflicts_with_all = ["attach", "WatchArgs"])]
+    detach: bool,
 
-    /// Cancel the task on Ctrl-C or SIGTERM, instead of leaving it to run
-    #[arg(long)]
-    cancel_on_interrupt: bool,
-
-    /// Say nothing besides the log
-    #[arg(short, long)]
-    quiet: bool,
+    #[command(flatten)]
+    watch: WatchArgs,
 }
 
 pub(crate) async fn run(client: &mut Client, args: Args) -> anyhow::Result<Exit> {
-    let note = |text: String| {
-        if !args.quiet {
-            out::note(text);
-        }
+    let format = args.task.format();
+    let submission = match &args.attach {
+        Some(_) => None,
+        None => Some(args.task.submission()?),
     };
-    let mut interrupts = Interrupts::new()?;
-    let task = match &args.attach {
-        Some(id) => client.task(id).await?,
-        None => submit(client, &args.task).await?,
+    if args.detach
+        && let Some(submission) = &submission
+    {
+        let task = submit(client, submission).await?;
+        match format {
+            Format::Json => format::json(&task.document)?,
+            Format::Table => out::text(&task.id)?,
+        }
+        return Ok(Exit::Ok);
+    }
+    let id = args.attach.unwrap_or_default();
+    let watch = Watch {
+        args: &args.watch,
+        log: LogTo::with(format),
+        format,
+        name: submission.as_ref().map_or(id.clone(), |it| it.name()),
+        in_doubt: submission.as_ref().map_or(String::new(), |it| it.in_doubt()),
     };
-    note(format!("task {} {}", task.id, task.state.0));
-    // From this attempt on: the latest may be another one by the time that the log is asked for.
-    let mut follower = Follower::new(&task.id, task.latest_attempt());
-    let task = follow(client, &mut follower, &mut interrupts, &args, &task.id).await?;
-    let Some(task) = task else { return Ok(Exit::Interrupted) };
-    note(task.summary());
-    if args.task.format() == Format::Json {
-        format::json(&task.document)?;
-    }
-    Ok(task.exit())
-}
-
-/// None: interrupted, and the task goes on.
-async fn follow(
-    client: &mut Client,
-    follower: &mut Follower,
-    interrupts: &mut Interrupts,
-    args: &Args,
-    id: &str,
-) -> Result<Option<Task>, Error> {
-    let timeout = async {
-        match args.wait_timeout {
-            Some(timeout) => tokio::time::sleep(timeout).await,
-            None => std::future::pending().await,
-        }
+    let begin = async |client: &mut Client| match &submission {
+        Some(submission) => submit(client, submission).await,
+        None => client.task(&id).await,
     };
-    tokio::pin!(timeout);
-    // With JSON asked for, stdout is for the task alone.
-    let mut sink = match args.task.format() {
-        Format::Table => out::data,
-        Format::Json => out::aside,
-    };
-    let mut cancelled = false;
-    loop {
-        tokio::select! {
-            task = follower.follow(client, &mut sink) => return task.map(Some),
-            () = &mut timeout => return Err(still_running(id)),
-            () = interrupts.next() => {}
-        }
-        if !args.cancel_on_interrupt || cancelled {
-            let after = if cancelled { "ends without being watched" } else { "goes on" };
-            out::note(format_args!(
-                "task {id} {after}: `supercargo run --attach {id}` comes back to it"
-            ));
-            return Ok(None);
-        }
-        cancelled = true;
-        out::note(format_args!("cancelling task {id}"));
-        cancel(client, id).await?;
-    }
-}
-
-/// Ctrl-C, and what a CI system sends before it kills.
-#[derive(Debug)]
-struct Interrupts {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Interrupts {
-    fn new() -> std::io::Result<Self> {
-        let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Self { interrupt, terminate: signal(SignalKind::terminate())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
+    watch.run(client, begin).await
 }

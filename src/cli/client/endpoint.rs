@@ -35,12 +35,10 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    fn data_dir(&self, env: &Env, root: bool) -> Option<PathBuf> {
-        let named = || env.get("SUPERCARGO__DATA_DIR").filter(|it| !it.is_empty());
-        self.data_dir
-            .clone()
-            .or_else(|| named().map(PathBuf::from))
-            .or_else(|| default_data_dir(env, root))
+    /// The data directory that somebody named.
+    fn named_data_dir(&self, env: &Env) -> Option<PathBuf> {
+        let named = env.get("SUPERCARGO__DATA_DIR").filter(|it| !it.is_empty());
+        self.data_dir.clone().or_else(|| named.map(PathBuf::from))
     }
 }
 
@@ -111,12 +109,17 @@ impl Endpoint {
     }
 
     fn find_with(options: &Options, env: &Env, root: bool) -> Result<Self, Error> {
-        let data_dir = options.data_dir(env, root);
+        let named_dir = options.named_data_dir(env);
+        let data_dir = named_dir.clone().or_else(|| default_data_dir(env, root));
         let named = options.url.as_deref().filter(|it| !it.is_empty());
         let (url, url_from) = match (named, data_dir.as_deref().and_then(read_service_file)) {
             (Some(url), _) => (url.to_owned(), UrlFrom::Named),
             (None, Some(url)) => (url, UrlFrom::ServiceFile),
-            (None, None) => (DEFAULT_URL.to_owned(), UrlFrom::Default),
+            (None, None) => match named_dir {
+                // What answers at the default address would be another service.
+                Some(data_dir) => return Err(Error::NoServiceFile(data_dir.join(SERVICE_FILE))),
+                None => (DEFAULT_URL.to_owned(), UrlFrom::Default),
+            },
         };
         let url = parse_url(&url)?;
         let (token, token_from) = match options.token.as_ref().filter(|it| !it.0.is_empty()) {
@@ -245,6 +248,20 @@ mod tests {
         let path = PathBuf::from("/nowhere/.local/state/supercargo/admin.token");
         assert_eq!(found.token_from, TokenFrom::Nowhere(Some(path)));
         assert!(found.token.is_none());
+    }
+
+    #[test]
+    fn a_data_directory_without_a_service_is_not_the_default_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { data_dir: Some(dir.path().to_owned()), ..Options::default() };
+        let found = Endpoint::find_with(&options, &Env::default(), false);
+        let Err(error @ Error::NoServiceFile(_)) = found else { panic!("{found:?}") };
+        assert_eq!(error.exit().code(), 5);
+        let env = Env::from_vars([("SUPERCARGO__DATA_DIR", dir.path())]);
+        let found = Endpoint::find_with(&Options::default(), &env, false);
+        assert!(matches!(found, Err(Error::NoServiceFile(_))), "{found:?}");
+        let url = Some("http://h".to_owned());
+        assert_eq!(find(&Options { url, ..options }, &[]).url_from, UrlFrom::Named);
     }
 
     #[test]

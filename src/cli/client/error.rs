@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 
 use reqwest::StatusCode;
 use serde::Deserialize;
@@ -18,6 +19,14 @@ pub(crate) enum Error {
          with --url or SUPERCARGO_URL"
     )]
     NotRunning { url: String, reason: String },
+    #[error(
+        "no service runs with this data directory: there is no {}; start one with `supercargo serve`, or name \
+         a service with --url or SUPERCARGO_URL", .0.display()
+    )]
+    NoServiceFile(PathBuf),
+    /// TLS was spoken where none is, or the other way round.
+    #[error("{url} {fault}")]
+    Scheme { url: String, fault: &'static str },
     #[error("lost the service at {url}: {reason}")]
     Network { url: String, reason: String },
     #[error("{0}")]
@@ -38,6 +47,8 @@ impl Error {
         match self {
             Self::Usage(_) => Exit::Usage,
             Self::NotRunning { .. }
+            | Self::NoServiceFile(_)
+            | Self::Scheme { .. }
             | Self::Network { .. }
             | Self::Unauthorized(_)
             | Self::Unexpected { .. } => Exit::Service,
@@ -75,6 +86,8 @@ impl Error {
                     || problem.code.as_deref() == Some("request_in_flight")
             }
             Self::Usage(_)
+            | Self::NoServiceFile(_)
+            | Self::Scheme { .. }
             | Self::Unauthorized(_)
             | Self::Unexpected { .. }
             | Self::TimedOut(_)
@@ -84,7 +97,9 @@ impl Error {
 
     pub(super) fn transport(endpoint: &Endpoint, error: &reqwest::Error) -> Self {
         let (url, reason) = (endpoint.shown(), root_cause(error));
-        if error.is_connect() {
+        if let Some(fault) = scheme_fault(error) {
+            Self::Scheme { url, fault }
+        } else if error.is_connect() {
             Self::NotRunning { url, reason }
         } else {
             Self::Network { url, reason }
@@ -98,6 +113,23 @@ impl Error {
         }
         Self::Problem(Problem::read(status, body))
     }
+}
+
+/// The other side did not understand the protocol at all.
+fn scheme_fault(error: &reqwest::Error) -> Option<&'static str> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(it) = cause {
+        if let Some(rustls::Error::InvalidMessage(_)) = it.downcast_ref() {
+            return Some("does not speak TLS: write http:// instead of https://");
+        }
+        if it.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+            return Some("does not speak plain HTTP: does its address begin with https://?");
+        }
+        // An error in an `io::Error` is not its source: its own source is.
+        let inner = it.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = inner.map(|it| it as &(dyn std::error::Error + 'static)).or_else(|| it.source());
+    }
+    None
 }
 
 fn where_tokens_are(endpoint: &Endpoint) -> String {

@@ -17,6 +17,13 @@ const ATTEMPT_HEADER: &str = "supercargo-attempt";
 /// Between looks, where a stream ended with neither news nor an end of the task.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// What a container wrote to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
 /// A reader of one log. It keeps its place when a call of [`Follower::follow`] is dropped.
 #[derive(Debug)]
 pub(crate) struct Follower {
@@ -34,7 +41,7 @@ impl Follower {
     pub(crate) async fn follow(
         &mut self,
         client: &mut Client,
-        sink: &mut impl FnMut(&[u8]) -> std::io::Result<()>,
+        sink: &mut impl FnMut(Stream, &[u8]) -> std::io::Result<()>,
     ) -> Result<Task, Error> {
         let mut backoff = Backoff::new(PATIENCE);
         // How the task stood before the stream that is read next was opened.
@@ -88,7 +95,7 @@ impl Follower {
     async fn read(
         &mut self,
         client: &Client,
-        sink: &mut impl FnMut(&[u8]) -> std::io::Result<()>,
+        sink: &mut impl FnMut(Stream, &[u8]) -> std::io::Result<()>,
     ) -> Result<(), Error> {
         let place = self.position.query();
         let mut query = vec![("follow", "true")];
@@ -110,7 +117,7 @@ impl Follower {
             skip -= had as u64;
             let new = &chunk[had..];
             if !new.is_empty() {
-                sink(new)?;
+                sink(Stream::Stdout, new)?;
                 self.position.advance(new.len());
             }
         }

@@ -20,15 +20,15 @@ use error::root_cause;
 pub(crate) use backoff::Backoff;
 pub(crate) use endpoint::Options;
 pub(crate) use error::Error;
-pub(crate) use follow::Follower;
-pub(crate) use task::{Task, seconds};
+pub(crate) use follow::{Follower, Stream};
+pub(crate) use task::{State, Task, seconds};
 pub(crate) use wait::wait_until_terminal;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request that neither waits nor streams.
-const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
     options: Options,

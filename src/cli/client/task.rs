@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::cli::exit::Exit;
+use crate::cli::format::printable;
 
 /// A state is only ever compared: one that a newer service brings does not stop an older client.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -123,10 +124,9 @@ impl Task {
     pub(crate) fn summary(&self) -> String {
         let took =
             self.timings.ran_for().map(|it| format!(" after {}", seconds(it))).unwrap_or_default();
-        let state = &self.state.0;
-        let mut line = format!("task {} {state}{took}", self.id);
+        let mut line = format!("task {} {}{took}", self.id, self.state.painted());
         if let Some(failure) = &self.failure {
-            line = format!("{line}: {} ({})", failure.message, failure.reason);
+            line = format!("{line}: {} ({})", printable(&failure.message), failure.reason);
         }
         line
     }

@@ -298,7 +298,7 @@ async fn following_ends_after_the_time_that_was_given() {
     let fake = Fake::start().await;
     fake.on(TASK, [running()]);
     fake.on(LOGS, [Answer::log(1, 0, "one\n").open()]);
-    let args = ["run", "--attach", "7", "--wait-timeout", "1ms"];
+    let args = ["run", "--attach", "7", "--timeout", "1ms"];
     let done = supercargo(&fake, &args).await.exits_with(4);
     assert!(done.stderr.contains("goes on: `supercargo run --attach 7`"), "{done:?}");
 }
