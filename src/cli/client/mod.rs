@@ -4,6 +4,7 @@ mod backoff;
 mod endpoint;
 mod error;
 mod follow;
+mod lines;
 mod position;
 mod task;
 mod wait;
@@ -20,7 +21,8 @@ use error::root_cause;
 pub(crate) use backoff::Backoff;
 pub(crate) use endpoint::Options;
 pub(crate) use error::Error;
-pub(crate) use follow::{Follower, Stream};
+pub(crate) use follow::{Chunk, Follower, Selection};
+pub(crate) use lines::Stream;
 pub(crate) use task::{State, Task, seconds};
 pub(crate) use wait::wait_until_terminal;
 

@@ -6,8 +6,8 @@
 /// would leave a reader that is interrupted without a place to go on from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Position {
-    /// From 1.
-    pub(crate) attempt: i64,
+    /// From 1. None: the one that the service takes for the latest.
+    pub(crate) attempt: Option<i64>,
     pub(crate) offset: u64,
 }
 
@@ -28,20 +28,23 @@ pub(crate) struct Fit {
 }
 
 impl Position {
-    pub(crate) const fn beginning_of(attempt: i64) -> Self {
+    pub(crate) const fn beginning_of(attempt: Option<i64>) -> Self {
         Self { attempt, offset: 0 }
     }
 
     /// The parameters that ask for the log from here.
-    pub(crate) fn query(&self) -> [(&'static str, String); 2] {
-        [("attempt", self.attempt.to_string()), ("offset", self.offset.to_string())]
+    pub(crate) fn query(&self) -> Vec<(&'static str, String)> {
+        let attempt = self.attempt.map(|it| ("attempt", it.to_string()));
+        attempt.into_iter().chain([("offset", self.offset.to_string())]).collect()
     }
 
     /// Takes up an answer that begins at `start`. None: it is the log of another attempt.
     pub(crate) fn meet(&mut self, start: Start) -> Option<Fit> {
-        if start.attempt.is_some_and(|it| it != self.attempt) {
+        let attempt = self.attempt.or(start.attempt);
+        if start.attempt.is_some() && start.attempt != attempt {
             return None;
         }
+        self.attempt = attempt;
         let offset = start.offset.unwrap_or(self.offset);
         let fit = Fit {
             skip: self.offset.saturating_sub(offset),
@@ -60,7 +63,7 @@ impl Position {
 mod tests {
     use super::*;
 
-    const HERE: Position = Position { attempt: 2, offset: 10 };
+    const HERE: Position = Position { attempt: Some(2), offset: 10 };
 
     fn meet(attempt: Option<i64>, offset: Option<u64>) -> (Option<Fit>, Position) {
         let mut position = HERE;
@@ -69,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_place_is_asked_for_by_attempt_and_byte() {
-        let mut position = Position::beginning_of(2);
+        let mut position = Position::beginning_of(Some(2));
         position.advance(7);
         position.advance(3);
         assert_eq!(position, HERE);
@@ -89,8 +92,16 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_counted_and_never_asked_for_again() {
-        let behind = Position { attempt: 2, offset: 15 };
+        let behind = Position { attempt: Some(2), offset: 15 };
         assert_eq!(meet(Some(2), Some(15)), (Some(Fit { skip: 0, missing: 5 }), behind));
+    }
+
+    #[test]
+    fn the_latest_attempt_is_the_one_that_the_service_says() {
+        let mut position = Position::beginning_of(None);
+        assert_eq!(position.query(), [("offset", "0".to_owned())]);
+        assert!(position.meet(Start { attempt: Some(3), offset: Some(0) }).is_some());
+        assert_eq!(position, Position::beginning_of(Some(3)));
     }
 
     #[test]

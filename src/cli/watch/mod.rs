@@ -7,7 +7,7 @@ mod progress;
 use std::time::Duration;
 
 use super::cancel::cancel;
-use super::client::{Client, Error, Follower, Stream, Task};
+use super::client::{Chunk, Client, Error, Follower, Stream, Task};
 use super::exit::Exit;
 use super::format::{self, Format};
 use super::interrupts::Interrupts;
@@ -60,7 +60,7 @@ impl LogTo {
         }
     }
 
-    fn print(self, stream: Stream, bytes: &[u8]) -> std::io::Result<()> {
+    pub(crate) fn print(self, stream: Stream, bytes: &[u8]) -> std::io::Result<()> {
         match (self, stream) {
             (Self::Streams, Stream::Stdout) => out::data(bytes),
             (Self::Streams, Stream::Stderr) | (Self::Aside, _) => out::aside(bytes),
@@ -163,11 +163,11 @@ impl Watch<'_> {
         };
         tokio::pin!(timeout);
         // From this attempt on: the latest may be another one by the time that the log is asked for.
-        let mut follower = Follower::new(&task.id, task.latest_attempt());
+        let mut follower = Follower::new(&task.id, Some(task.latest_attempt()));
         let mut progress = Progress::new(&task);
-        let mut sink = |stream: Stream, bytes: &[u8]| {
-            seen.tail.add(bytes);
-            self.log.print(stream, bytes)
+        let mut sink = |it: Chunk<'_>| {
+            seen.tail.add(it.bytes);
+            self.log.print(it.stream, it.bytes)
         };
         loop {
             let looker = client.clone();

@@ -11,7 +11,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use futures_util::stream::{self, StreamExt as _};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
@@ -70,6 +70,20 @@ impl Answer {
         Self::bytes(200, body)
             .header("supercargo-attempt", attempt.to_string())
             .header("supercargo-log-offset", offset.to_string())
+    }
+
+    /// Lines of a log from both streams, each `(offset, stream, line)`.
+    pub(crate) fn lines(attempt: i64, lines: &[(u64, &str, &str)]) -> Self {
+        let line = |(offset, stream, line): &(u64, &str, &str)| {
+            format!(
+                "{}\n",
+                json!({"stream": stream, "container": "main", "ts": "2026-11-21T09:00:00.000000000Z",
+                       "attempt": attempt, "offset": offset, "line": line})
+            )
+        };
+        Self::bytes(200, lines.iter().map(line).collect::<String>())
+            .header("content-type", "application/x-ndjson")
+            .header("supercargo-attempt", attempt.to_string())
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -162,6 +176,10 @@ impl Fake {
     pub(crate) fn withdraw(&self) -> impl Fn() + Send + Sync + 'static {
         let path = self.data_dir().join("service.json");
         move || std::fs::remove_file(&path).expect("removed")
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     pub(crate) fn data_dir(&self) -> &Path {

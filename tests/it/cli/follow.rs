@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::fake::{Answer, Fake};
-use super::{command, finish, supercargo};
+use super::{command, finish, signal, supercargo};
 
 const TASK: &str = "GET /api/v1/tasks/7";
 const LOGS: &str = "GET /api/v1/tasks/7/logs";
@@ -239,7 +240,7 @@ async fn an_interrupt_leaves_the_task_running_and_says_how_to_come_back() {
     fake.on(LOGS, [Answer::log(1, 0, "one\n").open().tells(&streaming)]);
     let child = command(fake.data_dir(), &["run", "--attach", "7"]).spawn().unwrap();
     streaming.notified().await;
-    interrupt(&child);
+    signal(&child, Signal::INT);
     let done = finish(child).await.exits_with(130);
     assert!(done.stderr.contains("task 7 goes on: `supercargo run --attach 7`"), "{done:?}");
     assert!(!fake.lines().iter().any(|it| it.contains("cancel")));
@@ -268,23 +269,19 @@ async fn an_interrupt_cancels_the_task_where_that_is_asked_for() {
     let args = ["run", "--attach", "7", "--cancel-on-interrupt"];
     let child = command(fake.data_dir(), &args).spawn().unwrap();
     streaming.notified().await;
-    interrupt(&child);
+    signal(&child, Signal::INT);
     let done = finish(child).await.exits_with(3);
     assert!(done.stdout.ends_with("bye\n"), "{done:?}");
     assert!(done.stderr.contains("cancelling task 7\n"), "{done:?}");
-}
-
-fn interrupt(child: &tokio::process::Child) {
-    let pid = child.id().and_then(|it| i32::try_from(it).ok());
-    let pid = pid.and_then(rustix::process::Pid::from_raw).expect("it runs");
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it is told");
 }
 
 #[tokio::test]
 async fn a_reader_that_goes_away_ends_the_command_in_silence() {
     let fake = Fake::start().await;
     let (asked, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    fake.on(LOGS, [Answer::log(1, 0, "one\n").tells(&asked).behind(&gate)]);
+    // More than a pipe holds: for a moment others may have its end too, by a fork that is no exec yet.
+    let log = Answer::bytes(200, vec![b'\n'; 1 << 20]);
+    fake.on(LOGS, [log.tells(&asked).behind(&gate)]);
     let mut child = command(fake.data_dir(), &["logs", "7"]).spawn().unwrap();
     asked.notified().await;
     drop(child.stdout.take());

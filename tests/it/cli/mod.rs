@@ -1,9 +1,13 @@
 //! The client commands against a stand-in for the service, which says exactly what a test wants said.
 //! What they do against the real one is tested elsewhere.
 
+mod ci;
 mod commands;
 mod fake;
 mod follow;
+mod keys;
+mod streams;
+mod terminal;
 
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -31,6 +35,13 @@ async fn supercargo(fake: &Fake, args: &[&str]) -> Done {
 async fn finish(child: Child) -> Done {
     let output = tokio::time::timeout(DEADLINE, child.wait_with_output());
     Done::new(output.await.expect("it ends").expect("it ran"))
+}
+
+/// Ctrl-C is one, and what a CI system sends is the other.
+fn signal(child: &Child, signal: rustix::process::Signal) {
+    let pid = child.id().and_then(|it| i32::try_from(it).ok());
+    let pid = pid.and_then(rustix::process::Pid::from_raw).expect("it runs");
+    rustix::process::kill_process(pid, signal).expect("it is told");
 }
 
 #[derive(Debug)]
