@@ -5,7 +5,7 @@ use super::exit::Exit;
 use super::format::{self, Format};
 use super::out;
 use super::submit::submit;
-use super::task_args::TaskArgs;
+use super::task_args::{Submission, TaskArgs};
 use super::watch::{LogTo, Watch, WatchArgs};
 
 /// All but how to print.
@@ -65,8 +65,8 @@ pub(crate) async fn run(client: &mut Client, args: Args) -> anyhow::Result<Exit>
         args: &args.watch,
         log: LogTo::with(format),
         format,
-        name: submission.as_ref().map_or(id.clone(), |it| it.name()),
-        in_doubt: submission.as_ref().map_or(String::new(), |it| it.in_doubt()),
+        name: submission.as_ref().map_or(id.clone(), Submission::name),
+        in_doubt: submission.as_ref().map_or(String::new(), Submission::in_doubt),
     };
     let begin = async |client: &mut Client| match &submission {
         Some(submission) => submit(client, submission).await,

@@ -24,7 +24,7 @@ pub(crate) use error::Error;
 pub(crate) use follow::{Chunk, Follower, Selection};
 pub(crate) use lines::Stream;
 pub(crate) use task::{State, Task, seconds};
-pub(crate) use wait::wait_until_terminal;
+pub(crate) use wait::{PATIENCE, wait_until_terminal};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request that neither waits nor streams.

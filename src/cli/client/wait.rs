@@ -12,7 +12,7 @@ const ONE_WAIT: Duration = Duration::from_secs(50);
 /// What the answer may take beyond that.
 const SLACK: Duration = Duration::from_secs(15);
 /// How long the service may be away before a follower gives up.
-pub(super) const PATIENCE: Duration = Duration::from_mins(5);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(5);
 
 /// None: the deadline passed first.
 pub(crate) async fn wait_until_terminal(

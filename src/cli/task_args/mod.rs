@@ -69,8 +69,8 @@ pub(crate) struct TaskArgs {
     #[arg(long, value_name = "KEY")]
     run_key: Option<String>,
 
-    /// What to do where the run key is known: attach_if_active, attach, reject or restart
-    #[arg(long, value_name = "WHAT", requires = "run_key")]
+    /// What to do where the run key is known
+    #[arg(long, value_name = "attach_if_active|attach|reject|restart")]
     on_duplicate: Option<String>,
 
     /// Names the request: the same key is always the same task; "auto" makes one of the CI job and the task

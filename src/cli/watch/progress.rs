@@ -33,7 +33,7 @@ impl Phase {
         if task.state.0 == "starting"
             && let Some(message) = pulling(events, attempt)
         {
-            phase.word = "pulling".to_owned();
+            "pulling".clone_into(&mut phase.word);
             phase.why = message;
         }
         if let Some(condition) = task.conditions.first() {

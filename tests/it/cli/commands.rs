@@ -223,6 +223,38 @@ async fn events_stand_in_their_order() {
 }
 
 #[tokio::test]
+async fn events_can_be_followed_to_the_end_and_are_told_once() {
+    let fake = Fake::start().await;
+    let event = |second: u8, reason: &str| {
+        json!({"at": format!("2026-11-21T09:00:0{second}Z"),
+        "reason": reason, "message": "m", "source": "worker", "attempt": 1})
+    };
+    let (first, second, third) = (event(0, "submitted"), event(1, "claimed"), event(2, "finished"));
+    fake.on(
+        &format!("GET {TASKS}/7/events"),
+        [
+            Answer::json(200, &json!({"items": [first, third]})),
+            Answer::bytes(503, "{}"),
+            Answer::json(200, &json!({"items": [first, second, third]})),
+        ],
+    );
+    fake.on(
+        &format!("GET {TASKS}/7"),
+        [
+            Answer::json(200, &task("running")),
+            Answer::json(200, &task("running")),
+            Answer::json(200, &task("succeeded")),
+        ],
+    );
+    let done = supercargo(&fake, &["events", "-f", "7", "--output", "json"]).await.exits_with(0);
+    let told: Vec<Value> =
+        done.stdout.lines().map(|it| serde_json::from_str(it).unwrap()).collect();
+    assert_eq!(told, [first, third, second]);
+    let done = supercargo(&fake, &["events", "--follow", "7"]).await.exits_with(0);
+    assert_eq!(done.stdout.lines().count(), 4, "{done:?}");
+}
+
+#[tokio::test]
 async fn cancel_asks_and_may_wait() {
     let fake = Fake::start().await;
     fake.on(&format!("POST {TASKS}/7/cancel"), [Answer::json(202, &task("running"))]);

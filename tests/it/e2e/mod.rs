@@ -1,5 +1,7 @@
 //! The service as its users have it: the real binary, its own Postgres, a real engine.
 
+mod ci_examples;
+mod command_line;
 mod crash;
 mod database_trouble;
 mod engine_trouble;

@@ -59,7 +59,7 @@ impl Service {
         // Its own Postgres runs as another user, who has to be able to get here.
         let data_dir = tempfile::Builder::new().prefix("sc-it-").tempdir_in("/var/tmp").unwrap();
         super::open_to_others(data_dir.path());
-        let child = spawn(data_dir.path(), &options);
+        let child = spawn(data_dir.path(), &options, "127.0.0.1:0");
         // The provider of a client in the same process; another test may have set it.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client =
@@ -106,7 +106,14 @@ impl Service {
 
     /// Starts it again on the same data.
     pub(crate) async fn restart(&mut self) {
-        self.child = spawn(self.data_dir.path(), &self.options);
+        self.child = spawn(self.data_dir.path(), &self.options, "127.0.0.1:0");
+        self.until_ready().await;
+    }
+
+    /// Starts it again on the same data and on the same port.
+    pub(crate) async fn restart_here(&mut self) {
+        let here = self.url.trim_start_matches("http://").to_owned();
+        self.child = spawn(self.data_dir.path(), &self.options, &here);
         self.until_ready().await;
     }
 
@@ -197,10 +204,10 @@ impl Service {
     }
 }
 
-fn spawn(data_dir: &Path, options: &Options) -> Child {
+fn spawn(data_dir: &Path, options: &Options, listen: &str) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_supercargo"));
     command
-        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .args(["serve", "--listen", listen, "--data-dir"])
         .arg(data_dir.join("data"))
         .args(&options.args)
         .env_clear()
