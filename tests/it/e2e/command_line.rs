@@ -10,6 +10,8 @@ use tokio::process::Command;
 use crate::support::containers;
 use crate::support::service::Service;
 
+const LINES: usize = 60;
+
 /// As somebody calls it who has the address and the token, and not the data directory.
 fn supercargo(service: &Service, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_supercargo"));
@@ -83,7 +85,6 @@ async fn a_kill_of_the_service_loses_no_line_and_repeats_none() {
     if !containers::available().await {
         return;
     }
-    const LINES: usize = 60;
     let mut service = Service::start().await;
     let script = format!(
         "i=0; while [ $i -lt {LINES} ]; do echo out $i; echo err $i >&2; i=$((i+1)); usleep 50000; done; exit 3"
@@ -91,7 +92,7 @@ async fn a_kill_of_the_service_loses_no_line_and_repeats_none() {
     let args = ["run", "-q", "busybox:latest", "sh", "-c", script.as_str()];
     let following = tokio::task::JoinSet::from_iter([supercargo(&service, &args).output()]);
     for at in [5, 30] {
-        crate::support::until("it is in the middle", Duration::from_secs(60), async || {
+        crate::support::until("it is in the middle", Duration::from_mins(1), async || {
             let list = service.request("GET", "/tasks?limit=1", None).await.json();
             let id = list["items"][0]["id"].as_str()?.to_owned();
             service.log(&id).await.contains(&format!("out {at}\n")).then_some(())
@@ -160,7 +161,7 @@ async fn what_holds_a_task_up_is_told() {
         }
         panic!("it ended without a word");
     };
-    tokio::time::timeout(Duration::from_secs(60), told).await.unwrap();
+    tokio::time::timeout(Duration::from_mins(1), told).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
