@@ -69,9 +69,11 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// The state that it has here was told already.
+    /// The state that it has here was told already, and what holds it up was not.
     pub(super) fn new(task: &Task) -> Self {
-        Self { id: task.id.clone(), phase: Phase::of(task, &Value::Null), since: Instant::now() }
+        let (attempt, word) = (task.latest_attempt(), task.state.0.clone());
+        let phase = Phase { attempt, word, why: String::new() };
+        Self { id: task.id.clone(), phase, since: Instant::now() }
     }
 
     /// Tells until it is dropped. What goes wrong is for somebody else to say.

@@ -189,7 +189,10 @@ async fn the_ci_is_not_taken_for_another() {
 async fn changes_of_state_are_told_a_line_each() {
     let fake = Fake::start().await;
     let (over, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    fake.on(SUBMIT, [submitted()]);
+    let mut queued = json!({"id": "7", "name": "count", "state": "queued", "attempt": 1});
+    // That it is held up is news, also where the first answer says so.
+    queued["conditions"] = json!([{"type": "target_unavailable", "message": "connection refused"}]);
+    fake.on(SUBMIT, [Answer::json(201, &queued)]);
     let log = Answer::lines(1, &[]).behind(&gate);
     fake.on(LOGS, [log, Answer::lines(1, &[])]);
     let event = |reason: &str| json!({"items": [{"attempt": 1, "reason": reason, "message": "pulls \"a\""}]});

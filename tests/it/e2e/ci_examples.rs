@@ -83,6 +83,7 @@ const COUNTED: &str = "      2 to\n      2 be\n      1 the\n";
 fn github(service: &Service) -> Job {
     let vars = [
         ("CI", "true"),
+        ("GITHUB_SHA", "0123abcd"),
         ("GITHUB_ACTIONS", "true"),
         ("GITHUB_JOB", "count-words"),
         ("GITHUB_RUN_ID", "7001"),
@@ -145,9 +146,9 @@ async fn a_github_run_that_is_cancelled_cancels_its_task() {
         .replace("examples/tasks/word_count.json", "endless.json");
     let child = job.bash(&script).spawn().unwrap();
     let running = crate::support::until("the task runs", Duration::from_secs(30), async || {
-        let list =
-            service.request("GET", "/tasks?label=github_run%3D7001&state=running", None).await;
-        list.json()["items"][0]["id"].as_str().map(str::to_owned)
+        let task = service.request("GET", "/tasks/key:words.7001.1", None).await.json();
+        let id = task["id"].as_str().map(str::to_owned);
+        id.filter(|_| task["state"] == "running")
     });
     let id = running.await;
     // To the one process that GitHub knows.
@@ -171,7 +172,7 @@ async fn the_gitlab_job_runs_a_task_and_reports_it() {
         ("CI", "true"),
         ("GITLAB_CI", "true"),
         ("CI_JOB_ID", "501"),
-        ("CI_JOB_NAME", "count-words"),
+        ("CI_COMMIT_SHA", "0123abcd"),
         ("CI_SERVER_URL", "https://gitlab.example"),
     ];
     let job = Job::new(&service, &vars);
@@ -182,12 +183,12 @@ async fn the_gitlab_job_runs_a_task_and_reports_it() {
     let done = job.run(&script.join("\n")).await;
     assert_eq!(done.status.code(), Some(0), "{done:?}");
     let stdout = text(&done.stdout);
-    assert!(stdout.starts_with(COUNTED) && stdout.contains("count-words  succeeded"), "{done:?}");
+    assert!(stdout.starts_with(COUNTED) && stdout.contains("words   json  10"), "{done:?}");
     assert!(text(&done.stderr).contains("section_start:"), "{done:?}");
     let junit = &example["count-words"]["artifacts"]["reports"]["junit"];
     assert!(job.read(junit.as_str().unwrap()).contains(r#"failures="0" errors="0""#));
 
-    let failing = script[0].replace("word_count.json", "failing.json").replace("501", "502");
+    let failing = script[0].replace("word_count.json", "failing.json").replace("words.", "no.");
     let done = job.run(&failing).await;
     assert_eq!(done.status.code(), Some(3), "{done:?}");
     assert!(job.read("junit.xml").contains("exited with code 3"));

@@ -58,9 +58,9 @@ async fn a_task_is_run_like_a_command_with_its_streams_and_its_exit_code() {
     let args = ["submit", "--wait", "--follow", "--image", "busybox:latest", "--", "echo", "hi"];
     let done = run(&service, &args).await;
     assert_eq!((done.code, done.stdout.as_str()), (Some(0), "hi\n"));
-    let done = run(&service, &["run", "no-such-image:1"]).await;
-    assert_eq!((done.code, done.stdout.as_str()), (Some(1), ""));
-    assert!(done.stderr.contains("image_not_found"), "{done:?}");
+    let done = run(&service, &["run", "busybox:latest", "no-such-command"]).await;
+    assert_eq!((done.code, done.stdout.as_str()), (Some(1), ""), "{done:?}");
+    assert!(done.stderr.contains("command_not_found"), "{done:?}");
     let done = run(&service, &["run", "--memory", "512m", "busybox:latest"]).await;
     assert_eq!(done.code, Some(2), "{done:?}");
     let done = run(&service, &["healthcheck", "--output", "json"]).await;
@@ -174,4 +174,65 @@ async fn a_simulated_task_needs_no_engine_and_ends_the_same_way() {
     std::fs::write(&file, task.to_string()).unwrap();
     let done = run(&service, &["run", "-q", "-f", file.to_str().unwrap()]).await;
     assert_eq!((done.code, done.stdout.as_str()), (Some(7), "line 1\nline 2\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_is_named_tried_again_and_found_by_its_name() {
+    let service = Service::start().await;
+    // Fails once.
+    let work = [
+        "--image",
+        "a",
+        "--target",
+        "simulated",
+        "--env",
+        "FAKE_EXIT=9,0",
+        "--env",
+        "FAKE_LOG_LINES=1",
+        "--run-key",
+        "etl/1",
+    ];
+    let done = run(&service, &[&["run", "-q"], &work[..]].concat()).await;
+    assert_eq!((done.code, done.stdout.as_str()), (Some(9), "line 1\n"), "{done:?}");
+    let id = run(&service, &["get", "key:etl/1", "--output", "json"]).await;
+    let id = serde_json::from_str::<Value>(&id.stdout).unwrap()["id"].as_str().unwrap().to_owned();
+
+    let args = ["retry", "key:etl/1", "--from-attempt", "1", "--follow"];
+    let done = run(&service, &args).await;
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "line 1\n"), "{done:?}");
+    assert!(done.stderr.contains(&format!("task {id} gets attempt 2")), "{done:?}");
+    let done = run(&service, &["retry", "key:etl/1"]).await;
+    assert_eq!((done.code, done.stdout), (Some(0), format!("{id}\n")));
+    assert!(done.stderr.contains("there is nothing to try again"), "{}", done.stderr);
+
+    let done = run(&service, &[&["submit"], &work[..]].concat()).await;
+    assert_eq!(done.stdout, format!("{id}\n"));
+    assert!(done.stderr.contains("has this run key already"), "{}", done.stderr);
+    let done = run(&service, &[&["submit", "--on-duplicate", "reject"], &work[..]].concat()).await;
+    assert_eq!(done.code, Some(2), "{done:?}");
+
+    let args = [&["run", "--retries", "1", "-q"], &work[..8]].concat();
+    let done = run(&service, &args).await;
+    assert_eq!((done.code, done.stdout.as_str()), (Some(0), "line 1\nline 1\n"), "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_made_used_and_revoked() {
+    let service = Service::start().await;
+    let made = run(&service, &["token", "create", "ci", "--expires-in", "30d"]).await;
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let with = async |args: &[&str]| {
+        let mut command = supercargo(&service, args);
+        Done::of(command.env("SUPERCARGO_TOKEN", made.stdout.trim()).output().await.unwrap())
+    };
+    assert_eq!(with(&["list"]).await.code, Some(0));
+    let list = run(&service, &["token", "list", "--output", "json"]).await;
+    let list: Value = serde_json::from_str(&list.stdout).unwrap();
+    let token = list["items"].as_array().unwrap().iter().find(|it| it["name"] == "ci").unwrap();
+    let table = run(&service, &["token", "list"]).await;
+    assert!(table.stdout.contains("  ci  "), "{table:?}");
+    let id = token["id"].as_str().unwrap();
+    assert_eq!(run(&service, &["token", "revoke", id]).await.code, Some(0));
+    let done = with(&["list"]).await;
+    assert_eq!(done.code, Some(5), "{done:?}");
 }
