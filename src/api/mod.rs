@@ -39,7 +39,7 @@ fn operations() -> OpenApiRouter<App> {
         retry_task, submit_task, submit_tasks,
     };
     use v1::tokens::{create_token, list_tokens, revoke_token};
-    OpenApiRouter::with_openapi(openapi::base())
+    let operations = OpenApiRouter::with_openapi(openapi::base())
         // Tasks
         .routes(routes!(submit_task::submit_task, list_tasks::list_tasks))
         .routes(routes!(submit_tasks::submit_tasks))
@@ -56,8 +56,13 @@ fn operations() -> OpenApiRouter<App> {
         .routes(routes!(poll_task::poll_task, poll_task::poll_task_by_post))
         // The deployment's objects
         .routes(routes!(create_token::create_token, list_tokens::list_tokens))
-        .routes(routes!(revoke_token::revoke_token))
-        // Operators and probes
+        .routes(routes!(revoke_token::revoke_token));
+    with_system(operations)
+}
+
+/// What operators and probes ask of every process, whatever it does.
+fn with_system(operations: OpenApiRouter<App>) -> OpenApiRouter<App> {
+    operations
         .routes(routes!(system::get_liveness))
         .routes(routes!(system::get_readiness))
         .routes(routes!(system::get_version))
@@ -72,10 +77,20 @@ pub fn router(state: AppState) -> Router {
     openapi::finish(&mut openapi);
     let openapi = bytes::Bytes::from(to_json(&openapi));
     let description = async move || ([(header::CONTENT_TYPE, "application/json")], openapi.clone());
-    router
-        .route("/openapi.json", get(description))
-        .merge(docs::page())
-        .fallback(no_such_path)
+    let router =
+        router.route("/openapi.json", get(description)).merge(docs::page()).fallback(no_such_path);
+    served(router, app)
+}
+
+/// The router of a process without the role `api`: its health, its version and its metrics.
+pub fn probes(state: AppState) -> Router {
+    observe::describe_metrics();
+    let (router, _) = with_system(OpenApiRouter::new()).split_for_parts();
+    served(router.fallback(no_such_role), Arc::new(Shared::new(state)))
+}
+
+fn served(routes: Router<App>, app: App) -> Router {
+    routes
         .method_not_allowed_fallback(no_such_method)
         .with_state(Arc::clone(&app))
         // The last one added sees a request first:
@@ -105,6 +120,12 @@ fn to_json(openapi: &utoipa::openapi::OpenApi) -> String {
 
 async fn no_such_path(uri: axum::http::Uri) -> Problem {
     let detail = format!("there is nothing at {:?}: the paths are listed at /docs", uri.path());
+    Problem::new(ProblemKind::NotFound, detail)
+}
+
+async fn no_such_role(uri: axum::http::Uri) -> Problem {
+    let detail =
+        format!("{:?} is not here: this process has no role \"api\"; ask one that has", uri.path());
     Problem::new(ProblemKind::NotFound, detail)
 }
 

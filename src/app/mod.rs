@@ -174,16 +174,16 @@ impl App {
         let lifecycle = Lifecycle::default();
         lifecycle.schema_is_ready();
         let (http_stop, http) = (CancellationToken::new(), TaskTracker::new());
-        if config.has_role(Role::Api) {
-            let router = api::router(parts.api_state(&lifecycle));
-            http.spawn(http::serve(
-                listener,
-                router,
-                config.http.header_timeout,
-                http_stop.clone(),
-                http.clone(),
-            ));
-        }
+        let state = parts.api_state(&lifecycle);
+        let is_api = config.has_role(Role::Api);
+        let router = if is_api { api::router(state) } else { api::probes(state) };
+        http.spawn(http::serve(
+            listener,
+            router,
+            config.http.header_timeout,
+            http_stop.clone(),
+            http.clone(),
+        ));
         files::write_service(&config.data_dir, address).context("write service.json")?;
         Ok(Self {
             config,

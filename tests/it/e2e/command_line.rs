@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use crate::support::containers;
-use crate::support::service::Service;
+use crate::support::service::{Options, Service};
 
 const LINES: usize = 60;
 
@@ -146,10 +146,8 @@ async fn what_holds_a_task_up_is_told() {
     if !containers::available().await {
         return;
     }
-    let options = crate::support::service::Options {
-        docker_host: Some("tcp://127.0.0.1:1".to_owned()),
-        ..Default::default()
-    };
+    let docker_host = Some("tcp://127.0.0.1:1".to_owned());
+    let options = Options { docker_host, ..Options::default() };
     let service = Service::start_with(options).await;
     let mut child = supercargo(&service, &["run", "busybox:latest", "true"]).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -235,4 +233,17 @@ async fn a_token_is_made_used_and_revoked() {
     assert_eq!(run(&service, &["token", "revoke", id]).await.code, Some(0));
     let done = with(&["list"]).await;
     assert_eq!(done.code, Some(5), "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_without_the_api_tells_its_health() {
+    let args = ["--roles", "scheduler,worker"].map(str::to_owned).to_vec();
+    let service = Service::start_with(Options { args, ..Options::default() }).await;
+    let done = run(&service, &["healthcheck", "--output", "json"]).await;
+    assert_eq!(done.code, Some(0), "{done:?}");
+    let health: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(health["roles"], json!(["scheduler", "worker"]));
+    let done = run(&service, &["list"]).await;
+    assert_eq!(done.code, Some(2), "{done:?}");
+    assert!(done.stderr.contains("no role \"api\""), "{done:?}");
 }
