@@ -37,7 +37,7 @@ pub(crate) struct Args {
     attach: Option<String>,
 
     /// Print the id and leave it to run, as `submit` does
-    #[arg(short, long, conflicts_with_all = ["attach", "WatchArgs"])]
+    #[arg(short, long, conflicts_with_all = ["attach", "timeout", "cancel_on_interrupt", "junit"])]
     detach: bool,
 
     #[command(flatten)]

@@ -109,7 +109,7 @@ async fn a_junit_file_is_written_however_it_ends() {
     assert!(taken().contains(r#"<property name="state" value="succeeded"/>"#));
 
     fake.on(LOGS, [Answer::lines(1, &[(0, "stdout", "one")]).open()]);
-    let args = ["run", "--junit", junit, "--timeout", "500ms", "a"];
+    let args = ["run", "--junit", junit, "--timeout", "1500ms", "a"];
     supercargo(&fake, &args).await.exits_with(4);
     let text = taken();
     assert!(text.contains("type=\"timed_out_waiting\"") && text.contains("one\n"), "{text}");

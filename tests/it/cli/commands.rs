@@ -291,6 +291,12 @@ async fn usage_is_2_and_help_is_not_an_error() {
         &["submit"],
         &["list", "--output", "yaml"],
         &["--url", "x", "list"],
+        &["run", "--attach", "7", "--image", "a"],
+        &["run", "--attach", "7", "a"],
+        &["run", "--detach", "--junit", "j.xml", "a"],
+        &["run", "--detach", "--timeout", "1s", "a"],
+        &["run", "--color", "sometimes", "a"],
+        &["retry", "7", "--from-attempt", "0"],
     ] {
         let done = supercargo(&fake, args).await.exits_with(2);
         assert_eq!(done.stdout, "", "{args:?}");

@@ -276,6 +276,33 @@ async fn an_interrupt_cancels_the_task_where_that_is_asked_for() {
 }
 
 #[tokio::test]
+async fn a_second_interrupt_leaves_the_task_to_its_end() {
+    let fake = Fake::start().await;
+    let (streaming, again) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    fake.on(TASK, [running()]);
+    fake.on(
+        LOGS,
+        [
+            Answer::log(1, 0, "one\n").open().tells(&streaming),
+            Answer::log(1, 4, "").open().tells(&again),
+        ],
+    );
+    fake.on(
+        "POST /api/v1/tasks/7/cancel",
+        [Answer::json(202, &json!({"id": "7", "state": "running"}))],
+    );
+    let args = ["run", "--attach", "7", "--cancel-on-interrupt"];
+    let child = command(fake.data_dir(), &args).spawn().unwrap();
+    streaming.notified().await;
+    signal(&child, Signal::INT);
+    again.notified().await;
+    signal(&child, Signal::INT);
+    let done = finish(child).await.exits_with(130);
+    let said = "task 7 ends without being watched: `supercargo run --attach 7` comes back to it\n";
+    assert!(done.stderr.ends_with(said), "{done:?}");
+}
+
+#[tokio::test]
 async fn a_reader_that_goes_away_ends_the_command_in_silence() {
     let fake = Fake::start().await;
     let (asked, gate) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
