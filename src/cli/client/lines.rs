@@ -27,8 +27,24 @@ pub(super) struct Piece {
     /// None: right behind the piece before.
     pub(super) offset: Option<u64>,
     pub(super) bytes: Vec<u8>,
-    /// As the service wrote it, where it wrote JSON.
+    /// The lines as the service wrote them, where it wrote JSON.
     pub(super) json: Option<Vec<u8>>,
+}
+
+impl Piece {
+    fn is_followed_by(&self, next: &Self) -> bool {
+        let end = self.offset.map(|it| it + self.bytes.len() as u64);
+        next.stream == self.stream && next.attempt == self.attempt && next.offset == end
+    }
+
+    /// A call for each line would cost more than all the rest.
+    fn append(&mut self, next: Self) {
+        self.bytes.extend(next.bytes);
+        if let (Some(json), Some(next)) = (&mut self.json, next.json) {
+            json.push(b'\n');
+            json.extend(next);
+        }
+    }
 }
 
 /// One line, as the service writes it.
@@ -74,9 +90,16 @@ impl Decoder {
                 rest.extend_from_slice(bytes);
                 let whole = rest.iter().rposition(|it| *it == b'\n').map_or(0, |it| it + 1);
                 let lines = rest[..whole].split(|it| *it == b'\n');
-                let pieces = lines.filter(|it| !it.trim_ascii().is_empty()).map(read).collect();
+                let mut pieces: Vec<Piece> = Vec::new();
+                for line in lines.filter(|it| !it.trim_ascii().is_empty()) {
+                    let piece = read(line)?;
+                    match pieces.last_mut().filter(|it| it.is_followed_by(&piece)) {
+                        Some(last) => last.append(piece),
+                        None => pieces.push(piece),
+                    }
+                }
                 rest.drain(..whole);
-                pieces
+                Ok(pieces)
             }
         }
     }
@@ -130,6 +153,32 @@ mod tests {
                 .collect();
             assert_eq!(pieces, expected, "in chunks of {size}");
         }
+    }
+
+    #[test]
+    fn lines_of_one_stream_come_together() {
+        let line = |stream: &str, offset: u64, line: &str| {
+            format!(r#"{{"stream":"{stream}","attempt":2,"offset":{offset},"line":"{line}"}}"#)
+        };
+        let lines = [
+            line("stdout", 0, "a"),
+            line("stdout", 2, "b"),
+            line("stderr", 4, "c"),
+            line("stderr", 9, "d"),
+        ];
+        let mut decoder = Decoder::of(Some(NDJSON));
+        let pieces = decoder.push(format!("{}\n", lines.join("\n")).as_bytes()).unwrap();
+        let json = |it: &Piece| String::from_utf8(it.json.clone().unwrap()).unwrap();
+        assert_eq!(json(&pieces[0]), lines[..2].join("\n"));
+        let told: Vec<Told> =
+            pieces.into_iter().map(|it| (it.stream, it.attempt, it.offset, it.bytes)).collect();
+        // What is missing in between is not jumped over.
+        let expected = [
+            piece(Stream::Stdout, 0, b"a\nb\n"),
+            piece(Stream::Stderr, 4, b"c\n"),
+            piece(Stream::Stderr, 9, b"d\n"),
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]
