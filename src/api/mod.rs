@@ -1,10 +1,12 @@
 //! The HTTP API: reads requests, asks the store, writes answers. It never calls a backend: it writes what
 //! is wanted, and workers see to it.
 
+mod body;
 mod conditions;
 mod docs;
 mod extract;
 mod guard;
+mod limits;
 mod observe;
 mod openapi;
 pub mod ports;
@@ -24,6 +26,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub use limits::Peer;
 pub use ports::{LogSource, ObjectSource};
 pub use problem::{Problem, ProblemKind};
 pub use state::{AppState, Lifecycle, Settings};
@@ -66,6 +69,7 @@ fn operations() -> OpenApiRouter<App> {
 /// The whole service as one router.
 pub fn router(state: AppState) -> Router {
     observe::describe_metrics();
+    limits::describe_metrics();
     let app: App = Arc::new(Shared::new(state));
     let (router, mut openapi) = operations().split_for_parts();
     openapi::finish(&mut openapi);
@@ -78,7 +82,8 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .with_state(Arc::clone(&app))
         // The last one added sees a request first:
-        // observe (names it, measures it, writes problems) → catch panics → guard (other web sites) → routes
+        // observe (names it, measures it, writes problems) → catch panics → guard (other web sites) → limit → routes
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), limits::limit))
         .layer(middleware::from_fn_with_state(app, guard::guard))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(observe::observe))

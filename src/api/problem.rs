@@ -46,6 +46,8 @@ macro_rules! kinds {
 
 kinds! {
     MalformedJson "malformed_json" BAD_REQUEST "The body is not valid JSON";
+    MalformedYaml "malformed_yaml" BAD_REQUEST "The body is not valid YAML";
+    MalformedForm "malformed_form" BAD_REQUEST "The body is not a valid form";
     EmptyBody "empty_body" BAD_REQUEST "The request has no body";
     InvalidParameter "invalid_parameter" BAD_REQUEST "A parameter of the request is not valid";
     InvalidIdempotencyKey "invalid_idempotency_key" BAD_REQUEST "The idempotency key is not valid";
@@ -71,6 +73,9 @@ kinds! {
     TaskFailed "task_failed" FAILED_DEPENDENCY "The task failed";
     TaskCancelled "task_cancelled" FAILED_DEPENDENCY "The task was cancelled";
     NotFinished "not_finished" TOO_EARLY "The task has not finished";
+    RateLimited "rate_limited" TOO_MANY_REQUESTS "Too many requests";
+    HeadersTooLarge "headers_too_large" REQUEST_HEADER_FIELDS_TOO_LARGE "The head of the request is too large";
+    QueueFull "queue_full" SERVICE_UNAVAILABLE "Too many tasks wait";
     Internal "internal" INTERNAL_SERVER_ERROR "The service failed";
     Unavailable "unavailable" SERVICE_UNAVAILABLE "The service can't answer now";
 }

@@ -1,15 +1,42 @@
 //! Accepts connections and serves them until asked to stop.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use axum::http::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
+
+use crate::api::Peer;
+
+/// What a connection may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) connections: usize,
+    /// The API answers those that are larger; this is where it is told of them.
+    pub(super) head_bytes: usize,
+    pub(super) head_timeout: Duration,
+}
+
+/// Heads that are too large are read so far beyond their limit, so that they can be answered in words.
+const HEAD_SLACK: usize = 400 << 10;
+
+/// One line is enough for a while.
+const SAY_AGAIN: Duration = Duration::from_mins(1);
+
+const OPEN: &str = "supercargo_http_connections";
+const ALL: &str = "supercargo_http_connections_total";
+const FULL: &str = "supercargo_http_connections_full_total";
 
 pub(super) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
@@ -23,15 +50,34 @@ pub(super) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
-    header_timeout: Duration,
+    limits: Limits,
     stop: CancellationToken,
     connections: TaskTracker,
 ) {
+    describe_metrics();
+    let places = Arc::new(Semaphore::new(limits.connections));
+    let mut said: Option<Instant> = None;
     loop {
-        let stream = tokio::select! {
+        if places.available_permits() == 0 {
+            metrics::counter!(FULL).increment(1);
+            if said.is_none_or(|it| it.elapsed() > SAY_AGAIN) {
+                said = Some(Instant::now());
+                tracing::warn!(
+                    connections = limits.connections,
+                    "every connection is in use (http.max_connections): new ones wait"
+                );
+            }
+        }
+        let freed = tokio::select! {
+            () = stop.cancelled() => return,
+            place = Arc::clone(&places).acquire_owned() => place,
+        };
+        // It is never closed.
+        let Ok(place) = freed else { return };
+        let (stream, peer) = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, most likely: closing connections will help.
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -40,23 +86,59 @@ pub(super) async fn serve(
                 }
             },
         };
-        connections.spawn(connection(stream, router.clone(), header_timeout, stop.clone()));
+        metrics::counter!(ALL).increment(1);
+        let peer = Peer(peer.ip());
+        let serving = connection(stream, peer, router.clone(), limits, stop.clone());
+        connections.spawn(async move {
+            let _place = place;
+            let _open = Open::new();
+            serving.await;
+        });
+    }
+}
+
+fn describe_metrics() {
+    use metrics::{Unit, describe_counter, describe_gauge};
+    describe_gauge!(OPEN, Unit::Count, "Connections that are open");
+    describe_counter!(ALL, Unit::Count, "Connections that were accepted");
+    describe_counter!(FULL, Unit::Count, "How often all of http.max_connections were in use");
+}
+
+/// Counts a connection while it is open.
+struct Open;
+
+impl Open {
+    fn new() -> Self {
+        metrics::gauge!(OPEN).increment(1);
+        Self
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        metrics::gauge!(OPEN).decrement(1);
     }
 }
 
 async fn connection(
     stream: TcpStream,
+    peer: Peer,
     router: Router,
-    header_timeout: Duration,
+    limits: Limits,
     stop: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "small answers may be late");
     }
+    let service = router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        request
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .header_read_timeout(limits.head_timeout)
+        .max_buf_size(limits.head_bytes + HEAD_SLACK)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
     let served = tokio::select! {
         served = &mut connection => served,

@@ -174,13 +174,12 @@ impl App {
         let (http_stop, http) = (CancellationToken::new(), TaskTracker::new());
         if config.has_role(Role::Api) {
             let router = api::router(parts.api_state(&lifecycle));
-            http.spawn(http::serve(
-                listener,
-                router,
-                config.http.header_timeout,
-                http_stop.clone(),
-                http.clone(),
-            ));
+            let limits = http::Limits {
+                connections: config.http.max_connections,
+                head_bytes: config.http.header_limit,
+                head_timeout: config.http.header_timeout,
+            };
+            http.spawn(http::serve(listener, router, limits, http_stop.clone(), http.clone()));
         }
         files::write_service(&config.data_dir, address).context("write service.json")?;
         Ok(Self {
@@ -352,6 +351,11 @@ impl Parts<'_> {
                 allowed_hosts: config.http.allowed_hosts.clone(),
                 allowed_origins: config.http.allowed_origins.clone(),
                 body_limit: config.http.body_limit,
+                header_limit: config.http.header_limit,
+                rate_limit: config.http.rate_limit,
+                rate_burst: config.http.rate_burst,
+                failed_auth_limit: config.http.failed_auth_limit,
+                queued_tasks: config.limits.queued_tasks,
                 body_timeout: config.http.body_timeout,
                 metrics_open: config.http.metrics_open,
                 batch_limit: config.limits.batch,

@@ -3,7 +3,9 @@
 mod access;
 mod bad_input;
 mod callers;
+mod bodies;
 mod idempotency;
+mod limits;
 mod listing;
 mod openapi;
 mod outputs;

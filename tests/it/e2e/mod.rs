@@ -3,6 +3,7 @@
 mod crash;
 mod database_trouble;
 mod engine_trouble;
+mod limits;
 mod main_job;
 mod retries;
 mod service_life;
