@@ -51,7 +51,9 @@ impl FromRequestParts<App> for TaskPath {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let Path(id) = Path::<String>::from_request_parts(parts, app).await.map_err(bad_path)?;
-        task_id(app, &id).await.map(Self)
+        let task = task_id(app, &id).await?;
+        tracing::Span::current().record("task.id", tracing::field::display(task));
+        Ok(Self(task))
     }
 }
 
@@ -90,7 +92,9 @@ impl FromRequestParts<App> for OutputPath {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         let path = Path::<(String, String)>::from_request_parts(parts, app).await;
         let Path((id, name)) = path.map_err(bad_path)?;
-        Ok(Self { task: task_id(app, &id).await?, name })
+        let task = task_id(app, &id).await?;
+        tracing::Span::current().record("task.id", tracing::field::display(task));
+        Ok(Self { task, name })
     }
 }
 

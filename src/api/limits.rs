@@ -16,6 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 use super::problem::{Problem, ProblemKind};
 use super::state::{App, Settings, Shared};
 use crate::ids::TokenId;
+use crate::measures;
 use crate::store::{Principal, Store};
 
 /// Who the other end of a connection is. The server puts it into every request.
@@ -100,20 +101,10 @@ fn too_many_failures(wait: Duration) -> Problem {
 }
 
 fn limited(which: &'static str, what: &str, wait: Duration) -> Problem {
-    metrics::counter!(REFUSED, "limit" => which).increment(1);
+    measures::limited(which);
     let after = Duration::from_secs(wait.as_secs() + 1);
     let detail = format!("{what}: again in {} s", after.as_secs());
     Problem::new(ProblemKind::RateLimited, detail).retry_after(after)
-}
-
-const REFUSED: &str = "supercargo_http_limited_total";
-
-pub(super) fn describe_metrics() {
-    metrics::describe_counter!(
-        REFUSED,
-        metrics::Unit::Count,
-        "Requests that were refused by a limit: requests, failed_authentications, queued_tasks, headers"
-    );
 }
 
 /// Holds the head of a request to its limit, and what nobody needs a token for to the rate of an address.
@@ -143,7 +134,7 @@ fn check_head(app: &Shared, request: &Request) -> Result<(), Problem> {
     if target + size <= limit {
         return Ok(());
     }
-    metrics::counter!(REFUSED, "limit" => "headers").increment(1);
+    measures::limited("headers");
     let detail = format!(
         "the path and the headers have {} bytes, at most {limit} are taken: leave out cookies and the like, or \
          raise http.header_limit in the configuration",
@@ -253,7 +244,7 @@ impl Admission {
             return Ok(());
         }
         drop(known);
-        metrics::counter!(REFUSED, "limit" => "queued_tasks").increment(1);
+        measures::limited("queued_tasks");
         let detail = format!(
             "{} tasks wait already (limits.queued_tasks): nothing was stored; send it again later",
             self.limit

@@ -68,8 +68,6 @@ fn operations() -> OpenApiRouter<App> {
 
 /// The whole service as one router.
 pub fn router(state: AppState) -> Router {
-    observe::describe_metrics();
-    limits::describe_metrics();
     let app: App = Arc::new(Shared::new(state));
     let (router, mut openapi) = operations().split_for_parts();
     openapi::finish(&mut openapi);

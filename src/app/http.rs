@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use crate::api::Peer;
+use crate::measures::{self, Held};
 
 /// What a connection may take.
 #[derive(Debug, Clone, Copy)]
@@ -34,9 +35,15 @@ const HEAD_SLACK: usize = 400 << 10;
 /// One line is enough for a while.
 const SAY_AGAIN: Duration = Duration::from_mins(1);
 
-const OPEN: &str = "supercargo_http_connections";
-const ALL: &str = "supercargo_http_connections_total";
-const FULL: &str = "supercargo_http_connections_full_total";
+/// As many files and sockets as the system lets this process have: the usual limit is for programs that wait
+/// on few.
+pub(super) fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!(%error, ?current, "the limit of open files stays as it is");
+    }
+}
 
 pub(super) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
@@ -54,12 +61,11 @@ pub(super) async fn serve(
     stop: CancellationToken,
     connections: TaskTracker,
 ) {
-    describe_metrics();
     let places = Arc::new(Semaphore::new(limits.connections));
     let mut said: Option<Instant> = None;
     loop {
         if places.available_permits() == 0 {
-            metrics::counter!(FULL).increment(1);
+            metrics::counter!(measures::CONNECTIONS_FULL).increment(1);
             if said.is_none_or(|it| it.elapsed() > SAY_AGAIN) {
                 said = Some(Instant::now());
                 tracing::warn!(
@@ -86,37 +92,14 @@ pub(super) async fn serve(
                 }
             },
         };
-        metrics::counter!(ALL).increment(1);
+        metrics::counter!(measures::CONNECTIONS_ALL).increment(1);
         let peer = Peer(peer.ip());
         let serving = connection(stream, peer, router.clone(), limits, stop.clone());
         connections.spawn(async move {
             let _place = place;
-            let _open = Open::new();
+            let _open = Held::new(metrics::gauge!(measures::CONNECTIONS));
             serving.await;
         });
-    }
-}
-
-fn describe_metrics() {
-    use metrics::{Unit, describe_counter, describe_gauge};
-    describe_gauge!(OPEN, Unit::Count, "Connections that are open");
-    describe_counter!(ALL, Unit::Count, "Connections that were accepted");
-    describe_counter!(FULL, Unit::Count, "How often all of http.max_connections were in use");
-}
-
-/// Counts a connection while it is open.
-struct Open;
-
-impl Open {
-    fn new() -> Self {
-        metrics::gauge!(OPEN).increment(1);
-        Self
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        metrics::gauge!(OPEN).decrement(1);
     }
 }
 

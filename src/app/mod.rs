@@ -27,7 +27,9 @@ use crate::logs::pump;
 use crate::logs::reader::LogReader;
 use crate::loops;
 use crate::maintenance::orphan_sweeper::OrphanSweeper;
+use crate::maintenance::queue_gauges::QueueGauges;
 use crate::maintenance::retention::Retention;
+use crate::measures;
 use crate::outputs::FolderStore;
 use crate::postgres::DataDirLock;
 use crate::runner::Targets;
@@ -42,6 +44,7 @@ use database::Database;
 
 /// How long supervisors may take to let go at a stop.
 const DETACH_DEADLINE: Duration = Duration::from_secs(10);
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// How long loops may take to finish their tick.
 const LOOPS_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -108,6 +111,7 @@ impl App {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         telemetry::init_metrics();
         let lock = DataDirLock::acquire(&config.data_dir)?;
+        http::raise_file_limit();
         let listener = http::bind(config.http.listen).await?;
         let address = listener.local_addr().context("read the listen address")?;
         let database = Database::open(&config).await?;
@@ -161,8 +165,13 @@ impl App {
         };
 
         processes::spawn(&tracker, &loops_stop, &store, &wake);
+        tracker.spawn(loops::run("metrics", loops_stop.clone(), loops::nothing, || async {
+            telemetry::keep_up_metrics();
+            Ok::<_, std::convert::Infallible>(loops::Next::After(METRICS_UPKEEP))
+        }));
         if config.has_role(Role::Scheduler) {
             parts.spawn_scheduler(&tracker, &loops_stop);
+            parts.spawn_queue_gauges(&tracker, &loops_stop);
         }
         let worker = if config.has_role(Role::Worker) {
             Some(parts.start_worker(&tracker, &loops_stop, &prepared, targets).await?)
@@ -301,6 +310,15 @@ impl Parts<'_> {
         }));
     }
 
+    fn spawn_queue_gauges(&self, tracker: &TaskTracker, stop: &CancellationToken) {
+        let gauges = QueueGauges::new(self.store.clone(), Arc::clone(self.clock), targets::names());
+        let gauges = Arc::new(Mutex::new(gauges));
+        tracker.spawn(loops::run("queue_gauges", stop.clone(), loops::nothing, move || {
+            let gauges = Arc::clone(&gauges);
+            async move { gauges.lock().await.tick().await }
+        }));
+    }
+
     async fn start_worker(
         &self,
         tracker: &TaskTracker,
@@ -372,7 +390,16 @@ impl Parts<'_> {
             auth: Authenticator::new(self.store.clone(), mode),
             logs: Arc::new(LogReader::new(self.store.clone(), self.wake.clone())),
             objects: Arc::new(self.objects.clone()),
-            metrics: Arc::new(telemetry::render_metrics),
+            metrics: Arc::new({
+                let store = self.store.clone();
+                move || {
+                    let pool = store.pool_gauge();
+                    metrics::gauge!(measures::DB_OPEN).set(f64::from(pool.open));
+                    metrics::gauge!(measures::DB_IDLE).set(f64::from(pool.idle));
+                    metrics::gauge!(measures::DB_MOST).set(f64::from(pool.most));
+                    telemetry::render_metrics()
+                }
+            }),
             lifecycle: lifecycle.clone(),
         }
     }

@@ -17,6 +17,7 @@ use super::chunk::{self, Builder};
 use super::recent::{Recent, Skip};
 use super::tail::Tail;
 use crate::ids::{AttemptNo, Fence, TaskId};
+use crate::measures;
 use crate::runner::{Handle, LogFrame, LogStream, Runner};
 use crate::store::{self, LogPosition, LogSeal, NewChunk, Store};
 use crate::wake::Wake;
@@ -358,6 +359,7 @@ impl Intake {
         let chunk = self.builder.take(MAIN_CONTAINER, self.position.next_seq, self.position.bytes);
         self.position.next_seq += 1;
         self.position.bytes += i64::from(chunk.byte_len);
+        metrics::counter!(measures::LOG_BYTES).increment(u64::from(chunk.byte_len.unsigned_abs()));
         Some(chunk)
     }
 

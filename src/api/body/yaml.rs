@@ -227,7 +227,7 @@ mod tests {
     }
 
     fn fault(text: &str) -> String {
-        let body = read(text.as_bytes()).unwrap_err().body(uuid::Uuid::nil());
+        let body = read(text.as_bytes()).unwrap_err().body("");
         serde_json::from_slice::<Value>(&body).unwrap()["detail"].as_str().unwrap().to_owned()
     }
 

@@ -5,5 +5,6 @@ mod database_trouble;
 mod engine_trouble;
 mod limits;
 mod main_job;
+mod metrics;
 mod retries;
 mod service_life;

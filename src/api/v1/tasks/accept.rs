@@ -43,6 +43,8 @@ pub(super) async fn accept(
         }
         Submitted::Rejected(first) => return Err(submission::run_key_taken(&new, first)),
     };
+    tracing::Span::current().record("task.id", tracing::field::display(id));
+    submission::count(&new, submitted);
     submission::announce(app, submitted);
     let hint = wait.map(|it| (it, app.wake.subscribe(id)));
     let record = match submitted {

@@ -11,6 +11,7 @@ use crate::api::state::Shared;
 use crate::domain::spec::{Fault, Submission, TaskSpec};
 use crate::domain::state::TaskState;
 use crate::ids::{AttemptId, AttemptNo, RunId, TaskId};
+use crate::measures;
 use crate::store::{IdempotencyKey, NewTask, Principal, Submitted, Submitter, TaskRecord};
 
 pub(super) fn new_task(submission: Submission, key: Option<IdempotencyKey>) -> NewTask {
@@ -33,6 +34,14 @@ pub(super) fn submitter(caller: &Principal) -> Submitter<'_> {
 pub(super) fn now(app: &Shared) -> Timestamp {
     let now = app.clock.now();
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
+/// Counts the tasks that are new.
+pub(super) fn count(new: &NewTask, submitted: Submitted) {
+    if matches!(submitted, Submitted::Created | Submitted::Restarted(_)) {
+        let target = new.spec.target.clone();
+        metrics::counter!(measures::TASKS_SUBMITTED, "target" => target).increment(1);
+    }
 }
 
 /// What the store would answer for a task that it has just accepted, to start after `after_task`.

@@ -106,6 +106,9 @@ pub(in crate::api) async fn submit_tasks(
             | Submitted::Restarted(_) => {}
         }
     }
+    for (task, submitted) in new.iter().zip(&submitted) {
+        submission::count(task, *submitted);
+    }
     if submitted.iter().all(|it| *it == Submitted::Created) {
         app.wake.queued();
         let records = new.into_iter().map(|it| submission::fresh(it, now, None)).collect();
