@@ -60,10 +60,10 @@ measures! {
     Histogram HTTP_DURATION "http_request_duration_seconds" Seconds "From the head of a request to the head of its answer, by route, method and status";
     Gauge HTTP_OPEN "http_requests_open" Count "Requests whose answer has not been sent to its end, by route: waits and followed logs too";
     Gauge HTTP_WAITS "http_waits" Count "Requests that wait for the end of a task";
-    Counter HTTP_LIMITED "http_limited_total" Count "Requests that were refused by a limit: requests, failed_authentications, queued_tasks, headers";
+    Counter HTTP_LIMITED "http_limited_total" Count "Requests that were refused, by the limit that refused them";
     Gauge CONNECTIONS "http_connections" Count "Connections that are open";
     Counter CONNECTIONS_ALL "http_connections_total" Count "Connections that were accepted";
-    Counter CONNECTIONS_FULL "http_connections_full_total" Count "How often all of http.max_connections were in use";
+    Counter CONNECTIONS_FULL "http_connections_full_total" Count "How often every connection was in use, so that further ones had to wait";
 
     Gauge DB_OPEN "db_connections" Count "Connections to the database that are open";
     Gauge DB_IDLE "db_connections_idle" Count "Connections to the database that nobody uses";

@@ -2,6 +2,7 @@
 //! is wanted, and workers see to it.
 
 mod body;
+mod compress;
 mod conditions;
 mod docs;
 mod extract;
@@ -80,11 +81,12 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .with_state(Arc::clone(&app))
         // The last one added sees a request first:
-        // observe (names it, measures it, writes problems) → catch panics → guard (other web sites) → limit → routes
+        // compress → observe (names it, measures it, writes problems) → catch panics → guard (other web sites) → limit → routes
         .layer(middleware::from_fn_with_state(Arc::clone(&app), limits::limit))
         .layer(middleware::from_fn_with_state(app, guard::guard))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(observe::observe))
+        .layer(compress::layer())
 }
 
 /// The description of the API, in version 3.1 of the standard.

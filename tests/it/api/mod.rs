@@ -2,8 +2,9 @@
 
 mod access;
 mod bad_input;
-mod callers;
 mod bodies;
+mod callers;
+mod compressing;
 mod idempotency;
 mod limits;
 mod listing;
