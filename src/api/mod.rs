@@ -28,7 +28,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use limits::Peer;
-pub use ports::{LogSource, ObjectSource};
+pub use ports::{LogSource, ObjectSource, Renderer, Rendering};
 pub use problem::{Problem, ProblemKind};
 pub use state::{AppState, Lifecycle, Settings};
 
@@ -60,6 +60,7 @@ fn operations() -> OpenApiRouter<App> {
         // The deployment's objects
         .routes(routes!(create_token::create_token, list_tokens::list_tokens))
         .routes(routes!(revoke_token::revoke_token))
+        .routes(routes!(v1::render::render_task::render_task))
         // Operators and probes
         .routes(routes!(system::get_liveness))
         .routes(routes!(system::get_readiness))

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::conditions::LiveTargets;
 use super::limits::{Admission, RateLimits};
-use super::ports::{LogSource, ObjectSource};
+use super::ports::{LogSource, ObjectSource, Renderer};
 use super::url::PublicUrl;
 use crate::auth::Authenticator;
 use crate::clock::Clock;
@@ -110,6 +110,7 @@ pub struct AppState {
     pub auth: Authenticator,
     pub logs: Arc<dyn LogSource>,
     pub objects: Arc<dyn ObjectSource>,
+    pub renderer: Arc<dyn Renderer>,
     /// The text of `/metrics`.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     pub lifecycle: Lifecycle,

@@ -5,6 +5,7 @@ mod files;
 mod http;
 mod ports;
 mod processes;
+mod render;
 mod targets;
 
 use std::io::{IsTerminal, Write};
@@ -23,6 +24,7 @@ use crate::auth::{self, AdminToken, Authenticator};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Role};
 use crate::domain::spec;
+use crate::ids::InstallationId;
 use crate::logs::pump;
 use crate::logs::reader::LogReader;
 use crate::loops;
@@ -41,6 +43,8 @@ use crate::wake::Wake;
 use crate::worker::{self, Worker};
 
 use database::Database;
+
+pub use render::TargetRenderer;
 
 /// How long supervisors may take to let go at a stop.
 const DETACH_DEADLINE: Duration = Duration::from_secs(10);
@@ -161,6 +165,7 @@ impl App {
             wake: &wake,
             clock: &clock,
             objects: &objects,
+            installation: prepared.installation,
             admin: admin.as_ref(),
         };
 
@@ -281,6 +286,7 @@ struct Parts<'a> {
     wake: &'a Wake,
     clock: &'a Arc<dyn Clock>,
     objects: &'a FolderStore,
+    installation: InstallationId,
     admin: Option<&'a AdminToken>,
 }
 
@@ -390,6 +396,10 @@ impl Parts<'_> {
             auth: Authenticator::new(self.store.clone(), mode),
             logs: Arc::new(LogReader::new(self.store.clone(), self.wake.clone())),
             objects: Arc::new(self.objects.clone()),
+            renderer: Arc::new(TargetRenderer {
+                installation: self.installation,
+                log_max_bytes: config.limits.log,
+            }),
             metrics: Arc::new({
                 let store = self.store.clone();
                 move || {

@@ -8,8 +8,8 @@ use crate::runner::fake::{FakeEngine, FakeRunner};
 use crate::runner::{Runner, Targets};
 
 #[cfg(feature = "docker")]
-const LOCAL: &str = "local";
-const SIMULATED: &str = "simulated";
+pub(super) const LOCAL: &str = "local";
+pub(super) const SIMULATED: &str = "simulated";
 
 pub(super) fn names() -> Vec<String> {
     let names = [

@@ -16,6 +16,7 @@ mod logs;
 mod observe;
 mod outages;
 mod pull;
+mod render;
 mod transport;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use tokio_util::task::TaskTracker;
 use self::errors::Fault;
 use self::events::Session;
 use self::observe::{Phase, Seen};
+pub use self::render::render;
 pub use self::transport::HostError;
 use super::{
     CollectRequest, Collected, Disposal, EngineId, EngineState, Handle, KillAck, KillMode,

@@ -10,6 +10,7 @@ mod limits;
 mod listing;
 mod openapi;
 mod outputs;
+mod rendering;
 mod submitting;
 mod system;
 mod tokens;
