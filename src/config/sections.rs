@@ -40,6 +40,21 @@ impl Role {
     }
 }
 
+/// Every target there is.
+pub const TARGETS: &[&str] = &[
+    #[cfg(feature = "docker")]
+    "local",
+    "simulated",
+];
+
+pub(super) fn read_target(text: &str) -> Result<String, String> {
+    if TARGETS.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    let hint = crate::domain::spec::suggest(text, TARGETS);
+    Err(format!("there is no target {text:?}{hint}: name one of {}", TARGETS.join(", ")))
+}
+
 #[derive(Debug, Clone)]
 pub struct Http {
     pub listen: SocketAddr,
@@ -310,7 +325,14 @@ fn read_docker_host(text: &str) -> Result<String, String> {
                     for example \"unix:///run/forwarded.sock\""
             .to_owned());
     }
-    if ["unix:///", "tcp://", "http://", "https://"].iter().any(|it| text.starts_with(it)) {
+    if text.starts_with("https://") {
+        return Err(
+            "an engine behind TLS can't be reached, as TLS is not spoken: forward its port or its \
+                    socket, and name that, for example \"tcp://127.0.0.1:2375\""
+                .to_owned(),
+        );
+    }
+    if ["unix:///", "tcp://", "http://"].iter().any(|it| text.starts_with(it)) {
         Ok(text.to_owned())
     } else {
         let shown = redact(text);

@@ -204,7 +204,7 @@ fn only<'v>(at: &Found<'_>, name: &str, values: &'v [String]) -> Result<&'v str,
 fn flattened(at: &Found<'_>, name: &str, inner: &str) -> Fault {
     let detail = format!(
         "{name:?} has fields of its own, which this form has lost: write {name}.{inner}=value, or send JSON (in \
-         Airflow's HttpOperator data=json.dumps(…) instead of a dict)"
+         Airflow's HttpOperator data=json.dumps(task) instead of a dict)"
     );
     Fault::new(at.pointer(), "wrong_type", detail)
 }
