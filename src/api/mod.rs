@@ -61,7 +61,12 @@ fn operations() -> OpenApiRouter<App> {
         .routes(routes!(create_token::create_token, list_tokens::list_tokens))
         .routes(routes!(revoke_token::revoke_token))
         .routes(routes!(v1::render::render_task::render_task))
-        // Operators and probes
+        .merge(probes())
+}
+
+/// What operators and probes ask, of every process.
+fn probes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
         .routes(routes!(system::get_liveness))
         .routes(routes!(system::get_readiness))
         .routes(routes!(system::get_version))
@@ -75,9 +80,17 @@ pub fn router(state: AppState) -> Router {
     openapi::finish(&mut openapi);
     let openapi = bytes::Bytes::from(to_json(&openapi));
     let description = async move || ([(header::CONTENT_TYPE, "application/json")], openapi.clone());
+    finish(router.route("/openapi.json", get(description)).merge(docs::page()), app)
+}
+
+/// The little that a process without the role of the API answers: probes and metrics.
+pub fn probe_router(state: AppState) -> Router {
+    let (router, _) = probes().split_for_parts();
+    finish(router, Arc::new(Shared::new(state)))
+}
+
+fn finish(router: Router<App>, app: App) -> Router {
     router
-        .route("/openapi.json", get(description))
-        .merge(docs::page())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .with_state(Arc::clone(&app))

@@ -186,15 +186,15 @@ impl App {
         let lifecycle = Lifecycle::default();
         lifecycle.schema_is_ready();
         let (http_stop, http) = (CancellationToken::new(), TaskTracker::new());
-        if config.has_role(Role::Api) {
-            let router = api::router(parts.api_state(&lifecycle));
-            let limits = http::Limits {
-                connections: config.http.max_connections,
-                head_bytes: config.http.header_limit,
-                head_timeout: config.http.header_timeout,
-            };
-            http.spawn(http::serve(listener, router, limits, http_stop.clone(), http.clone()));
-        }
+        let state = parts.api_state(&lifecycle);
+        let router =
+            if config.has_role(Role::Api) { api::router(state) } else { api::probe_router(state) };
+        let limits = http::Limits {
+            connections: config.http.max_connections,
+            head_bytes: config.http.header_limit,
+            head_timeout: config.http.header_timeout,
+        };
+        http.spawn(http::serve(listener, router, limits, http_stop.clone(), http.clone()));
         files::write_service(&config.data_dir, address).context("write service.json")?;
         Ok(Self {
             config,
