@@ -29,6 +29,12 @@ macro_rules! id {
             pub const fn uuid(self) -> Uuid {
                 self.0
             }
+
+            /// As the id itself says, in milliseconds.
+            pub fn made_at(self) -> jiff::Timestamp {
+                let millis = (self.0.as_u128() >> 80) as i64;
+                jiff::Timestamp::from_millisecond(millis).unwrap_or_default()
+            }
         }
 
         impl fmt::Debug for $name {

@@ -25,6 +25,7 @@ pub mod app;
 pub mod clock;
 pub mod config;
 pub mod loops;
+pub mod measures;
 pub mod postgres;
 pub mod shutdown;
 pub mod telemetry;

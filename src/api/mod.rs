@@ -1,10 +1,13 @@
 //! The HTTP API: reads requests, asks the store, writes answers. It never calls a backend: it writes what
 //! is wanted, and workers see to it.
 
+mod body;
+mod compress;
 mod conditions;
 mod docs;
 mod extract;
 mod guard;
+mod limits;
 mod logs;
 mod observe;
 mod openapi;
@@ -25,7 +28,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub use ports::{LogSource, ObjectSource};
+pub use limits::Peer;
+pub use ports::{LogSource, ObjectSource, Renderer, Rendering};
 pub use problem::{Problem, ProblemKind};
 pub use state::{AppState, Lifecycle, Settings};
 
@@ -56,7 +60,8 @@ fn operations() -> OpenApiRouter<App> {
         .routes(routes!(poll_task::poll_task, poll_task::poll_task_by_post))
         // The deployment's objects
         .routes(routes!(create_token::create_token, list_tokens::list_tokens))
-        .routes(routes!(revoke_token::revoke_token));
+        .routes(routes!(revoke_token::revoke_token))
+        .routes(routes!(v1::render::render_task::render_task));
     with_system(operations)
 }
 
@@ -71,7 +76,6 @@ fn with_system(operations: OpenApiRouter<App>) -> OpenApiRouter<App> {
 
 /// The whole service as one router.
 pub fn router(state: AppState) -> Router {
-    observe::describe_metrics();
     let app: App = Arc::new(Shared::new(state));
     let (router, mut openapi) = operations().split_for_parts();
     openapi::finish(&mut openapi);
@@ -84,7 +88,6 @@ pub fn router(state: AppState) -> Router {
 
 /// The router of a process without the role `api`: its health, its version and its metrics.
 pub fn probes(state: AppState) -> Router {
-    observe::describe_metrics();
     let (router, _) = with_system(OpenApiRouter::new()).split_for_parts();
     served(router.fallback(no_such_role), Arc::new(Shared::new(state)))
 }
@@ -94,10 +97,12 @@ fn served(routes: Router<App>, app: App) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .with_state(Arc::clone(&app))
         // The last one added sees a request first:
-        // observe (names it, measures it, writes problems) → catch panics → guard (other web sites) → routes
+        // compress → observe (names it, measures it, writes problems) → catch panics → guard (other web sites) → limit → routes
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), limits::limit))
         .layer(middleware::from_fn_with_state(app, guard::guard))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(observe::observe))
+        .layer(compress::layer())
 }
 
 /// The description of the API, in version 3.1 of the standard.

@@ -1,69 +1,98 @@
 //! The outermost layer: names each request, measures it, tells the log how it went, and writes the body
 //! of every [`Problem`].
+//!
+//! One line of the log for each request, when its head is answered: `request answered` at `info`, at
+//! `debug` for probes and `/metrics`. Around it, and around every other line that the request causes, is
+//! the span `request` with `method`, `route`, `request.id`, `task.id` and `principal`.
 
-use std::time::Instant;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
+use hyper::body::{Frame, SizeHint};
 use tracing::Instrument as _;
+use tracing::field::Empty;
 use uuid::Uuid;
 
+use super::limits::is_probe;
 use super::problem::{Problem, ProblemKind};
+use crate::measures::{self, Held};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-const DURATION: &str = "supercargo_http_request_duration_seconds";
-
-/// Tells the recorder what is measured here.
-pub(super) fn describe_metrics() {
-    metrics::describe_histogram!(
-        DURATION,
-        metrics::Unit::Seconds,
-        "From the head of a request to the head of its answer, by route, method and status"
-    );
-}
 
 pub(super) async fn observe(request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str).to_owned();
-    let (id, given) = request_id(request.headers());
+    let open = Held::new(metrics::gauge!(measures::HTTP_OPEN, "route" => route.clone()));
+    let id = request_id(request.headers());
     let span = tracing::info_span!(
-        "request", %method, route, request.id = %id, principal = tracing::field::Empty,
+        "request", %method, route, request.id = id, principal = Empty, task.id = Empty,
     );
     async move {
         let mut response = next.run(request).await;
         let problem = problem_of(&mut response);
         if let Some(problem) = &problem {
-            write_problem(problem, id, &mut response);
+            write_problem(problem, &id, &mut response);
         }
-        finish_headers(&route, &given, &mut response);
+        finish_headers(&route, &id, &mut response);
         let status = response.status();
         let elapsed = started.elapsed();
-        report(&method, status, elapsed, problem.as_ref());
+        report(&route, status, elapsed, problem.as_ref());
         metrics::histogram!(
-            DURATION,
+            measures::HTTP_DURATION,
             "route" => route, "method" => method_label(&method), "status" => status.as_str().to_owned(),
         )
         .record(elapsed);
-        response
+        response.map(|body| Body::new(Counted { body, _open: open }))
     }
     .instrument(span)
     .await
 }
 
-/// Our name for the request, and what is echoed: the caller's own id where it is one line of text.
-fn request_id(headers: &HeaderMap) -> (Uuid, HeaderValue) {
-    let given = headers.get(&REQUEST_ID);
-    let given = given.filter(|it| (1..=128).contains(&it.len()) && it.to_str().is_ok()).cloned();
-    let parsed = given.as_ref().and_then(|it| Uuid::try_parse_ascii(it.as_bytes()).ok());
-    let id = parsed.unwrap_or_else(Uuid::now_v7);
-    let given = given.or_else(|| HeaderValue::from_str(&id.to_string()).ok());
-    (id, given.unwrap_or(HeaderValue::from_static("")))
+/// The body of an answer, whose request counts as open until its end.
+struct Counted {
+    body: Body,
+    _open: Held,
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+const REQUEST_ID_CHARS: usize = 128;
+
+/// The caller's own name for the request, where it is a plain word, or else ours. It is echoed, and stands
+/// in the log and in `instance` of a problem.
+fn request_id(headers: &HeaderMap) -> String {
+    let is_plain = |it: u8| it.is_ascii_alphanumeric() || b"-._~:/+=@".contains(&it);
+    let given = headers
+        .get(&REQUEST_ID)
+        .and_then(|it| it.to_str().ok())
+        .filter(|it| (1..=REQUEST_ID_CHARS).contains(&it.len()) && it.bytes().all(is_plain));
+    given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
 /// The problem that a handler answered with. Refusals of the framework that are not ours become one.
@@ -86,7 +115,7 @@ fn problem_of(response: &mut Response) -> Option<Problem> {
     Some(Problem::new(kind, kind.title()))
 }
 
-fn write_problem(problem: &Problem, id: Uuid, response: &mut Response) {
+fn write_problem(problem: &Problem, id: &str, response: &mut Response) {
     *response.body_mut() = Body::from(problem.body(id));
     let headers = response.headers_mut();
     headers.remove(header::CONTENT_LENGTH);
@@ -96,36 +125,32 @@ fn write_problem(problem: &Problem, id: Uuid, response: &mut Response) {
     }
 }
 
-fn finish_headers(route: &str, request_id: &HeaderValue, response: &mut Response) {
+fn finish_headers(route: &str, request_id: &str, response: &mut Response) {
     let headers = response.headers_mut();
-    headers.insert(&REQUEST_ID, request_id.clone());
+    headers.extend(HeaderValue::from_str(request_id).ok().map(|it| (REQUEST_ID.clone(), it)));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if route.starts_with("/api/") && !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
 }
 
-fn report(
-    method: &Method,
-    status: StatusCode,
-    elapsed: std::time::Duration,
-    problem: Option<&Problem>,
-) {
-    let (status, elapsed_us) =
-        (status.as_u16(), u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+fn report(route: &str, status: StatusCode, elapsed: Duration, problem: Option<&Problem>) {
+    let status = status.as_u16();
+    // To the microsecond.
+    let latency_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
     let code = problem.map(|it| it.kind().code());
     let cause = problem.and_then(Problem::cause);
     match problem.map(Problem::kind) {
         Some(ProblemKind::Internal) => {
-            tracing::error!(status, elapsed_us, code, cause, "request failed");
+            tracing::error!(status, latency_ms, code, cause, "request failed");
         }
         Some(ProblemKind::Unavailable) => {
-            tracing::warn!(status, elapsed_us, code, cause, "request could not be answered");
+            tracing::warn!(status, latency_ms, code, cause, "request could not be answered");
         }
-        None if !matches!(*method, Method::GET | Method::HEAD) => {
-            tracing::info!(status, elapsed_us, "request answered");
+        _ if is_probe(route) || route == "/metrics" => {
+            tracing::debug!(status, latency_ms, code, "request answered");
         }
-        _ => tracing::debug!(status, elapsed_us, code, "request answered"),
+        _ => tracing::info!(status, latency_ms, code, "request answered"),
     }
 }
 

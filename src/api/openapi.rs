@@ -1,11 +1,15 @@
 //! The description of the API: what no operation brings along, and what the macros leave wrong.
 
 use serde_json::Value;
+use utoipa::openapi::header::Header;
 use utoipa::openapi::path::{Operation, Parameter};
-use utoipa::openapi::schema::{AdditionalProperties, ArrayItems, Schema, SchemaType, Type};
+use utoipa::openapi::schema::{AdditionalProperties, ArrayItems, Object, Schema, SchemaType, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{Components, ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi as _};
+
+use super::limits::is_probe;
+use super::problem::ProblemKind;
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -56,13 +60,96 @@ pub(super) fn base() -> OpenApi {
 pub(super) fn finish(openapi: &mut OpenApi) {
     let schemas = openapi.components.iter_mut().flat_map(|it| it.schemas.values_mut());
     schemas.for_each(tidy);
-    for item in openapi.paths.paths.values_mut() {
+    let components = openapi.components.get_or_insert_with(Components::new);
+    for it in &REFUSALS {
+        components.responses.insert(it.name.to_owned(), RefOr::T(it.response()));
+    }
+    for (path, item) in &mut openapi.paths.paths {
         let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.delete];
-        operations.into_iter().flatten().for_each(finish_operation);
+        for operation in operations.into_iter().flatten() {
+            finish_operation(path, operation);
+        }
     }
 }
 
-fn finish_operation(operation: &mut Operation) {
+/// A refusal that no operation thinks of, as every one may meet it.
+struct Refusal {
+    name: &'static str,
+    kind: ProblemKind,
+    description: &'static str,
+    applies: fn(path: &str, has_body: bool) -> bool,
+}
+
+const REFUSALS: [Refusal; 5] = [
+    Refusal {
+        name: "Unauthorized",
+        kind: ProblemKind::Unauthorized,
+        description: "No token, or not a valid one",
+        applies: |path, _| path.starts_with("/api/"),
+    },
+    Refusal {
+        name: "RequestTimeout",
+        kind: ProblemKind::RequestTimeout,
+        description: "The body stopped coming",
+        applies: |_, has_body| has_body,
+    },
+    Refusal {
+        name: "RateLimited",
+        kind: ProblemKind::RateLimited,
+        description: "Too many requests, or too many tasks wait: again after `Retry-After`",
+        applies: |path, _| !is_probe(path),
+    },
+    Refusal {
+        name: "HeadersTooLarge",
+        kind: ProblemKind::HeadersTooLarge,
+        description: "The head of the request is too large",
+        applies: |_, _| true,
+    },
+    Refusal {
+        name: "Unavailable",
+        kind: ProblemKind::Unavailable,
+        description: "Something that the service depends on is away: again after `Retry-After`",
+        applies: |path, _| path.starts_with("/api/"),
+    },
+];
+
+impl Refusal {
+    fn response(&self) -> Response {
+        let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let response = ResponseBuilder::new()
+            .description(self.description)
+            .content("application/problem+json", problem);
+        if matches!(self.kind, ProblemKind::RateLimited | ProblemKind::Unavailable) {
+            let mut header = Header::new(Object::with_type(Type::Integer));
+            header.description = Some("Seconds".to_owned());
+            return response.header("Retry-After", header).build();
+        }
+        response.build()
+    }
+}
+
+/// YAML says what JSON says; a form says a task.
+fn add_notations(operation: &mut Operation) {
+    let Some(RefOr::T(body)) = &mut operation.request_body else { return };
+    let Some(RefOr::T(json)) = body.content.get("application/json") else { return };
+    let schema = json.schema.clone();
+    let is_task = matches!(&schema, Some(RefOr::Ref(it)) if it.ref_location.ends_with("/TaskSpec"));
+    let content = ContentBuilder::new().schema(schema).build();
+    if is_task {
+        let form = "application/x-www-form-urlencoded".to_owned();
+        body.content.insert(form, RefOr::T(content.clone()));
+    }
+    body.content.insert("application/yaml".to_owned(), RefOr::T(content));
+}
+
+fn finish_operation(path: &str, operation: &mut Operation) {
+    add_notations(operation);
+    let has_body = operation.request_body.is_some();
+    for refusal in REFUSALS.iter().filter(|it| (it.applies)(path, has_body)) {
+        let status = refusal.kind.status().as_str().to_owned();
+        let response = RefOr::Ref(Ref::from_response_name(refusal.name));
+        operation.responses.responses.entry(status).or_insert(response);
+    }
     operation.parameters.iter_mut().flatten().for_each(finish_parameter);
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         for content in body.content.values_mut() {

@@ -1,4 +1,4 @@
-//! What the API needs of others to serve logs and files.
+//! What the API needs of others: to serve logs and files, and to say what a target would get.
 
 use std::io;
 
@@ -7,6 +7,7 @@ use futures_util::stream::BoxStream;
 use tokio::io::AsyncRead;
 
 use crate::domain::log::{Follow, LogBlock, LogPlace};
+use crate::domain::spec::{SpecHash, TaskSpec};
 use crate::ids::{AttemptNo, TaskId};
 use crate::store;
 
@@ -56,4 +57,19 @@ pub trait LogSource: Send + Sync {
 pub trait ObjectSource: Send + Sync {
     /// The size of an object, and its bytes. `NotFound`: it is not stored any more.
     async fn open(&self, object_key: &str) -> io::Result<(u64, Box<dyn AsyncRead + Send + Unpin>)>;
+}
+
+/// Tells what the target of a task would get. Asks no engine.
+pub trait Renderer: Send + Sync {
+    /// `hash` is that of the task, whatever is hidden in `spec`. None: there is no such target.
+    fn render(&self, spec: &TaskSpec, hash: &SpecHash) -> Option<Rendering>;
+}
+
+/// What a target would get.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Rendering {
+    /// The name of the container, and the body of the create call.
+    Docker { name: String, create: serde_json::Value },
+    /// What would be done.
+    Simulated(serde_json::Value),
 }

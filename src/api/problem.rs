@@ -46,6 +46,8 @@ macro_rules! kinds {
 
 kinds! {
     MalformedJson "malformed_json" BAD_REQUEST "The body is not valid JSON";
+    MalformedYaml "malformed_yaml" BAD_REQUEST "The body is not valid YAML";
+    MalformedForm "malformed_form" BAD_REQUEST "The body is not a valid form";
     EmptyBody "empty_body" BAD_REQUEST "The request has no body";
     InvalidParameter "invalid_parameter" BAD_REQUEST "A parameter of the request is not valid";
     InvalidIdempotencyKey "invalid_idempotency_key" BAD_REQUEST "The idempotency key is not valid";
@@ -72,6 +74,9 @@ kinds! {
     TaskFailed "task_failed" FAILED_DEPENDENCY "The task failed";
     TaskCancelled "task_cancelled" FAILED_DEPENDENCY "The task was cancelled";
     NotFinished "not_finished" TOO_EARLY "The task has not finished";
+    RateLimited "rate_limited" TOO_MANY_REQUESTS "Too many requests";
+    HeadersTooLarge "headers_too_large" REQUEST_HEADER_FIELDS_TOO_LARGE "The head of the request is too large";
+    QueueFull "queue_full" SERVICE_UNAVAILABLE "Too many tasks wait";
     Internal "internal" INTERNAL_SERVER_ERROR "The service failed";
     Unavailable "unavailable" SERVICE_UNAVAILABLE "The service can't answer now";
 }
@@ -210,7 +215,7 @@ impl Problem {
     }
 
     /// The body, as the caller sees it.
-    pub(super) fn body(&self, request_id: uuid::Uuid) -> Vec<u8> {
+    pub(super) fn body(&self, request_id: &str) -> Vec<u8> {
         let it = &*self.0;
         let body = Rendered {
             r#type: it.kind.type_url(),
@@ -360,7 +365,7 @@ mod tests {
 
     #[test]
     fn an_internal_cause_is_not_in_the_body() {
-        let body = Problem::internal("password=x").body(uuid::Uuid::nil());
+        let body = Problem::internal("password=x").body("");
         assert!(!String::from_utf8(body).unwrap().contains("password"));
     }
 }

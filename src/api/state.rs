@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::conditions::LiveTargets;
-use super::ports::{LogSource, ObjectSource};
+use super::limits::{Admission, RateLimits};
+use super::ports::{LogSource, ObjectSource, Renderer};
 use super::url::PublicUrl;
 use crate::auth::Authenticator;
 use crate::clock::Clock;
@@ -26,6 +27,16 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     /// In bytes.
     pub body_limit: usize,
+    /// Of the path and the headers, in bytes.
+    pub header_limit: usize,
+    /// Of one token, or of one address where none is needed: a second, and at once. 0: no limit, or twice
+    /// the rate.
+    pub rate_limit: u32,
+    pub rate_burst: u32,
+    /// Requests of one address without a valid token, a second. 0: no limit.
+    pub failed_auth_limit: u32,
+    /// Tasks that wait. 0: no limit.
+    pub queued_tasks: u64,
     /// Between two pieces of a body.
     pub body_timeout: Duration,
     /// Whether `/metrics` answers without a token.
@@ -48,6 +59,11 @@ impl Default for Settings {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             body_limit: 8 << 20,
+            header_limit: 64 << 10,
+            rate_limit: 0,
+            rate_burst: 0,
+            failed_auth_limit: 10,
+            queued_tasks: 1_000_000,
             body_timeout: Duration::from_secs(30),
             metrics_open: false,
             log_heartbeat: Duration::from_secs(15),
@@ -97,6 +113,7 @@ pub struct AppState {
     pub auth: Authenticator,
     pub logs: Arc<dyn LogSource>,
     pub objects: Arc<dyn ObjectSource>,
+    pub renderer: Arc<dyn Renderer>,
     /// The text of `/metrics`.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     pub lifecycle: Lifecycle,
@@ -113,6 +130,8 @@ pub(super) struct Shared {
     state: AppState,
     pub(super) targets: LiveTargets,
     pub(super) public_url: PublicUrl,
+    pub(super) rates: RateLimits,
+    pub(super) admission: Admission,
 }
 
 pub(super) type App = Arc<Shared>;
@@ -121,7 +140,9 @@ impl Shared {
     pub(super) fn new(state: AppState) -> Self {
         let targets = LiveTargets::new(state.store.clone(), state.settings.lease);
         let public_url = PublicUrl::new(state.settings.public_url.as_deref());
-        Self { state, targets, public_url }
+        let rates = RateLimits::new(&state.settings);
+        let admission = Admission::new(state.store.clone(), state.settings.queued_tasks);
+        Self { state, targets, public_url, rates, admission }
     }
 }
 

@@ -5,6 +5,7 @@ mod files;
 mod http;
 mod ports;
 mod processes;
+mod render;
 mod targets;
 
 use std::io::{IsTerminal, Write};
@@ -23,11 +24,14 @@ use crate::auth::{self, AdminToken, Authenticator};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Role};
 use crate::domain::spec;
+use crate::ids::InstallationId;
 use crate::logs::pump;
 use crate::logs::reader::LogReader;
 use crate::loops;
 use crate::maintenance::orphan_sweeper::OrphanSweeper;
+use crate::maintenance::queue_gauges::QueueGauges;
 use crate::maintenance::retention::Retention;
+use crate::measures;
 use crate::outputs::FolderStore;
 use crate::postgres::DataDirLock;
 use crate::runner::Targets;
@@ -40,10 +44,13 @@ use crate::worker::{self, Worker};
 
 use database::Database;
 
+pub use render::TargetRenderer;
+
 /// Proxies cut what is silent for longer than half a minute.
 const LOG_HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long supervisors may take to let go at a stop.
 const DETACH_DEADLINE: Duration = Duration::from_secs(10);
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// How long loops may take to finish their tick.
 const LOOPS_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -110,6 +117,7 @@ impl App {
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         telemetry::init_metrics();
         let lock = DataDirLock::acquire(&config.data_dir)?;
+        http::raise_file_limit();
         let listener = http::bind(config.http.listen).await?;
         let address = listener.local_addr().context("read the listen address")?;
         let database = Database::open(&config).await?;
@@ -159,12 +167,18 @@ impl App {
             wake: &wake,
             clock: &clock,
             objects: &objects,
+            installation: prepared.installation,
             admin: admin.as_ref(),
         };
 
         processes::spawn(&tracker, &loops_stop, &store, &wake);
+        tracker.spawn(loops::run("metrics", loops_stop.clone(), loops::nothing, || async {
+            telemetry::keep_up_metrics();
+            Ok::<_, std::convert::Infallible>(loops::Next::After(METRICS_UPKEEP))
+        }));
         if config.has_role(Role::Scheduler) {
             parts.spawn_scheduler(&tracker, &loops_stop);
+            parts.spawn_queue_gauges(&tracker, &loops_stop);
         }
         let worker = if config.has_role(Role::Worker) {
             Some(parts.start_worker(&tracker, &loops_stop, &prepared, targets).await?)
@@ -177,13 +191,12 @@ impl App {
         let state = parts.api_state(&lifecycle);
         let is_api = config.has_role(Role::Api);
         let router = if is_api { api::router(state) } else { api::probes(state) };
-        http.spawn(http::serve(
-            listener,
-            router,
-            config.http.header_timeout,
-            http_stop.clone(),
-            http.clone(),
-        ));
+        let limits = http::Limits {
+            connections: config.http.max_connections,
+            head_bytes: config.http.header_limit,
+            head_timeout: config.http.header_timeout,
+        };
+        http.spawn(http::serve(listener, router, limits, http_stop.clone(), http.clone()));
         files::write_service(&config.data_dir, address).context("write service.json")?;
         Ok(Self {
             config,
@@ -275,6 +288,7 @@ struct Parts<'a> {
     wake: &'a Wake,
     clock: &'a Arc<dyn Clock>,
     objects: &'a FolderStore,
+    installation: InstallationId,
     admin: Option<&'a AdminToken>,
 }
 
@@ -301,6 +315,15 @@ impl Parts<'_> {
         tracker.spawn(loops::run("retention", stop.clone(), loops::nothing, move || {
             let retention = Arc::clone(&retention);
             async move { retention.tick().await }
+        }));
+    }
+
+    fn spawn_queue_gauges(&self, tracker: &TaskTracker, stop: &CancellationToken) {
+        let gauges = QueueGauges::new(self.store.clone(), Arc::clone(self.clock), targets::names());
+        let gauges = Arc::new(Mutex::new(gauges));
+        tracker.spawn(loops::run("queue_gauges", stop.clone(), loops::nothing, move || {
+            let gauges = Arc::clone(&gauges);
+            async move { gauges.lock().await.tick().await }
         }));
     }
 
@@ -354,6 +377,11 @@ impl Parts<'_> {
                 allowed_hosts: config.http.allowed_hosts.clone(),
                 allowed_origins: config.http.allowed_origins.clone(),
                 body_limit: config.http.body_limit,
+                header_limit: config.http.header_limit,
+                rate_limit: config.http.rate_limit,
+                rate_burst: config.http.rate_burst,
+                failed_auth_limit: config.http.failed_auth_limit,
+                queued_tasks: config.limits.queued_tasks,
                 body_timeout: config.http.body_timeout,
                 metrics_open: config.http.metrics_open,
                 log_heartbeat: LOG_HEARTBEAT,
@@ -371,7 +399,20 @@ impl Parts<'_> {
             auth: Authenticator::new(self.store.clone(), mode),
             logs: Arc::new(LogReader::new(self.store.clone(), self.wake.clone())),
             objects: Arc::new(self.objects.clone()),
-            metrics: Arc::new(telemetry::render_metrics),
+            renderer: Arc::new(TargetRenderer {
+                installation: self.installation,
+                log_max_bytes: config.limits.log,
+            }),
+            metrics: Arc::new({
+                let store = self.store.clone();
+                move || {
+                    let pool = store.pool_gauge();
+                    metrics::gauge!(measures::DB_OPEN).set(f64::from(pool.open));
+                    metrics::gauge!(measures::DB_IDLE).set(f64::from(pool.idle));
+                    metrics::gauge!(measures::DB_MOST).set(f64::from(pool.most));
+                    telemetry::render_metrics()
+                }
+            }),
             lifecycle: lifecycle.clone(),
         }
     }

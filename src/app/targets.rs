@@ -2,22 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::config::Config;
+use crate::config::{Config, TARGETS};
 use crate::ids::InstallationId;
 use crate::runner::fake::{FakeEngine, FakeRunner};
 use crate::runner::{Runner, Targets};
 
 #[cfg(feature = "docker")]
-const LOCAL: &str = "local";
-const SIMULATED: &str = "simulated";
+pub(super) const LOCAL: &str = "local";
+pub(super) const SIMULATED: &str = "simulated";
 
 pub(super) fn names() -> Vec<String> {
-    let names = [
-        #[cfg(feature = "docker")]
-        LOCAL,
-        SIMULATED,
-    ];
-    names.map(str::to_owned).to_vec()
+    TARGETS.iter().copied().map(str::to_owned).collect()
 }
 
 pub(super) fn connect(config: &Config, installation: InstallationId) -> anyhow::Result<Targets> {

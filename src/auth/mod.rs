@@ -102,6 +102,12 @@ impl Authenticator {
         self.cache().entries.clear();
     }
 
+    /// Whether the token in the headers was valid some time ago, if one is asked for.
+    pub fn was_seen(&self, headers: &HeaderMap) -> bool {
+        !self.is_on()
+            || token_of(headers).is_some_and(|it| self.cache().knows(&hash(it.as_bytes())))
+    }
+
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,6 +166,10 @@ impl Cache {
     fn get(&self, sha256: &[u8; 32], now: Instant) -> Option<Principal> {
         let (principal, since) = self.entries.get(sha256)?;
         (now.saturating_duration_since(*since) < CACHED).then(|| principal.clone())
+    }
+
+    fn knows(&self, sha256: &[u8; 32]) -> bool {
+        self.entries.contains_key(sha256)
     }
 
     fn insert(&mut self, sha256: [u8; 32], principal: Principal, now: Instant) {

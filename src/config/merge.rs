@@ -86,11 +86,15 @@ impl Merged {
         });
         let all: Vec<(String, &str, &OsStr)> = plain.chain(ours).collect();
         for (name, _) in sources.env.iter() {
-            // SUPERCARGO_HTTP__LISTEN: near enough to be meant, and without effect.
+            // SUPERCARGO_HTTP_LISTEN: near enough to be meant, and without effect.
             let Some(rest) = name.strip_prefix("SUPERCARGO_") else { continue };
-            let key = rest.to_lowercase().replace("__", ".");
-            if self.find(&key).is_some() {
-                let detail = format!("has no effect: write {}", variable(&key));
+            if name.starts_with(PREFIX) {
+                continue;
+            }
+            let meant = rest.to_lowercase().replace("__", "_");
+            let is_meant = |it: &&Setting| it.key.replace('.', "_") == meant;
+            if let Some(setting) = self.settings.iter().find(is_meant) {
+                let detail = format!("has no effect: write {}", variable(&setting.key));
                 faults.push(Fault::new("", Origin::Env(name.to_owned()), detail));
             }
         }

@@ -21,13 +21,15 @@ use std::path::PathBuf;
 
 use merge::Merged;
 use read::{Section, show};
+use sections::read_target;
 
 use crate::domain::spec::ObjectReader;
 
 pub use origin::{Fault, Faults, Origin};
 pub use secret::SecretUrl;
 pub use sections::{
-    Auth, Database, Docker, Http, Limits, LogFormat, Logs, Retention, Role, Telemetry, Worker,
+    Auth, Database, Docker, Http, Limits, LogFormat, Logs, Retention, Role, TARGETS, Telemetry,
+    Worker,
 };
 pub use sources::{CONFIG_VARIABLE, Env, Flag, Sources, default_data_dir, is_root};
 
@@ -143,10 +145,7 @@ fn read_root(root: &mut ObjectReader<'_>, sources: &Sources) -> Option<Config> {
     let mut roles = top.list("roles", Role::parse);
     roles.sort_unstable();
     roles.dedup();
-    let default_target = top.text("default_target");
-    if default_target.is_empty() {
-        top.fault("default_target", "is empty: name a target, for example \"local\"");
-    }
+    let default_target = top.parsed("default_target", read_target).unwrap_or_default();
     // Not one `?` before all are read: every fault is to be found.
     let http = section(root, "http", Http::read);
     let auth = section(root, "auth", Auth::read);

@@ -18,11 +18,6 @@ impl Section<'_, '_> {
         self.0.bool(key).unwrap_or_default()
     }
 
-    pub(super) fn text(&mut self, key: &'static str) -> String {
-        self.need(key);
-        self.0.text(key).unwrap_or_default().to_owned()
-    }
-
     /// Text that `read` understands.
     pub(super) fn parsed<T>(
         &mut self,

@@ -40,6 +40,22 @@ impl Role {
     }
 }
 
+/// Every target there is.
+pub const TARGETS: &[&str] = &[
+    #[cfg(feature = "docker")]
+    "local",
+    "simulated",
+];
+
+pub(super) fn read_target(text: &str) -> Result<String, String> {
+    // A program without Docker keeps the default of all, and says at each submit that there is none.
+    if TARGETS.contains(&text) || text == "local" {
+        return Ok(text.to_owned());
+    }
+    let hint = crate::domain::spec::suggest(text, TARGETS);
+    Err(format!("there is no target {text:?}{hint}: name one of {}", TARGETS.join(", ")))
+}
+
 #[derive(Debug, Clone)]
 pub struct Http {
     pub listen: SocketAddr,
@@ -48,6 +64,13 @@ pub struct Http {
     /// Lower case, `scheme://host[:port]`.
     pub allowed_origins: Vec<String>,
     pub body_limit: usize,
+    pub header_limit: usize,
+    pub max_connections: usize,
+    /// 0: no limit.
+    pub rate_limit: u32,
+    pub rate_burst: u32,
+    /// 0: no limit.
+    pub failed_auth_limit: u32,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
     pub shutdown_drain: Duration,
@@ -62,6 +85,11 @@ impl Http {
             allowed_hosts: section.list("allowed_hosts", read_host),
             allowed_origins: section.list("allowed_origins", read_origin),
             body_limit: section.size("body_limit", ("1Ki", "1Gi")),
+            header_limit: section.size("header_limit", ("4Ki", "16Mi")),
+            max_connections: section.count("max_connections", (10, 1_000_000)),
+            rate_limit: section.count("rate_limit", (0, 1_000_000)),
+            rate_burst: section.count("rate_burst", (0, 1_000_000)),
+            failed_auth_limit: section.count("failed_auth_limit", (0, 1_000_000)),
             header_timeout: section.duration("header_timeout", SECOND, 10 * MINUTE),
             // More than the longest wait, or every wait would end in it.
             body_timeout: section.duration("body_timeout", SECOND, HOUR),
@@ -152,6 +180,8 @@ impl Worker {
 
 #[derive(Debug, Clone)]
 pub struct Limits {
+    /// 0: no limit.
+    pub queued_tasks: u64,
     pub batch: usize,
     pub env_value: usize,
     pub files: usize,
@@ -163,6 +193,7 @@ pub struct Limits {
 impl Limits {
     pub(super) fn read(mut section: Section<'_, '_>) -> Self {
         Self {
+            queued_tasks: section.count("queued_tasks", (0, 1_000_000_000)),
             batch: section.count("batch", (1, 10_000)),
             env_value: section.size("env_value", ("1Ki", "128Ki")),
             files: section.size("files", ("1Ki", "1Gi")),
@@ -295,7 +326,14 @@ fn read_docker_host(text: &str) -> Result<String, String> {
                     for example \"unix:///run/forwarded.sock\""
             .to_owned());
     }
-    if ["unix:///", "tcp://", "http://", "https://"].iter().any(|it| text.starts_with(it)) {
+    if text.starts_with("https://") {
+        return Err(
+            "an engine behind TLS can't be reached, as TLS is not spoken: forward its port or its \
+                    socket, and name that, for example \"tcp://127.0.0.1:2375\""
+                .to_owned(),
+        );
+    }
+    if ["unix:///", "tcp://", "http://"].iter().any(|it| text.starts_with(it)) {
         Ok(text.to_owned())
     } else {
         let shown = redact(text);

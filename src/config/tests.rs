@@ -92,7 +92,7 @@ fn every_key_is_documented() {
 
 #[test]
 fn flags_win_over_the_environment_over_the_file_over_the_defaults() {
-    let file = "default_target = \"f\"\n[http]\nlisten = \"127.0.0.1:1\"\n[worker]\npoll = \"2s\"\n\
+    let file = "default_target = \"simulated\"\n[http]\nlisten = \"127.0.0.1:1\"\n[worker]\npoll = \"2s\"\n\
                 concurrency = 7\n[docker]\nhost = \"tcp://f:1\"\n";
     let env = [
         ("SUPERCARGO__HTTP__LISTEN", "127.0.0.1:2"),
@@ -111,7 +111,7 @@ fn flags_win_over_the_environment_over_the_file_over_the_defaults() {
     assert_eq!(config.worker.poll, Duration::from_secs(3));
     assert_eq!(config.worker.concurrency, 7);
     assert_eq!(config.worker.lease, Duration::from_secs(20));
-    assert_eq!(config.default_target, "f");
+    assert_eq!(config.default_target, "simulated");
     assert_eq!(config.docker.host.as_deref(), Some("tcp://e:1"));
     assert_eq!(config.database.url.unwrap().expose(), "postgres://ours/x");
     assert_eq!(config.roles, [Role::Api, Role::Worker]);
@@ -119,16 +119,16 @@ fn flags_win_over_the_environment_over_the_file_over_the_defaults() {
 
 #[test]
 fn the_file_may_be_named_by_the_environment_and_the_flag_wins() {
-    let (named, flag) = with_file("default_target = \"flag\"", &[]);
-    let (other, mut env) = with_file("default_target = \"env\"", &[]);
+    let (named, flag) = with_file("default_target = \"local\"", &[]);
+    let (other, mut env) = with_file("default_target = \"simulated\"", &[]);
     env.env = Env::from_vars([
         ("SUPERCARGO_CONFIG", other.path().to_str().unwrap()),
         ("HOME", "/home/jo"),
     ]);
     env.file = None;
-    assert_eq!(Config::load(&env).unwrap().default_target, "env");
+    assert_eq!(Config::load(&env).unwrap().default_target, "simulated");
     env.file.clone_from(&flag.file);
-    assert_eq!(Config::load(&env).unwrap().default_target, "flag");
+    assert_eq!(Config::load(&env).unwrap().default_target, "local");
     drop(named);
 }
 
@@ -196,6 +196,14 @@ fn a_variable_with_one_underscore_too_few_does_not_pass_silently() {
         fault.to_string(),
         "environment variable SUPERCARGO_HTTP__LISTEN: has no effect: write SUPERCARGO__HTTP__LISTEN"
     );
+    for (name, meant) in [
+        ("SUPERCARGO_HTTP_LISTEN", "SUPERCARGO__HTTP__LISTEN"),
+        ("SUPERCARGO_DATA_DIR", "SUPERCARGO__DATA_DIR"),
+        ("SUPERCARGO_LIMITS__QUEUED_TASKS", "SUPERCARGO__LIMITS__QUEUED_TASKS"),
+    ] {
+        let fault = one_fault(&sources(&[(name, "x")])).to_string();
+        assert_eq!(fault, format!("environment variable {name}: has no effect: write {meant}"));
+    }
     // These are the command line's own.
     let own = [("SUPERCARGO_URL", "http://x"), ("SUPERCARGO_TOKEN", "t")];
     assert!(Config::load(&sources(&own)).is_ok());
@@ -276,7 +284,7 @@ fn the_data_directory_follows_the_user() {
 
 #[test]
 fn single_values() {
-    let bad: [(&str, &[&str]); 9] = [
+    let bad: [(&str, &[&str]); 10] = [
         ("HTTP__LISTEN", &["", ":80", "localhost", "example.com:80", "1.2.3.4:99999"]),
         (
             "HTTP__ALLOWED_ORIGINS",
@@ -284,7 +292,8 @@ fn single_values() {
         ),
         ("HTTP__BODY_LIMIT", &["0", "1", "2Gi", "8 Mi", "-1Mi"]),
         ("HTTP__REQUEST_TIMEOUT", &["50s", "0s", "2h", "60"]),
-        ("DOCKER__HOST", &["ssh://u@h", "docker.sock", "npipe:////./pipe/x"]),
+        ("DOCKER__HOST", &["ssh://u@h", "docker.sock", "npipe:////./pipe/x", "https://h:2376"]),
+        ("DEFAULT_TARGET", &["", "Local", "prod"]),
         ("WORKER__CONCURRENCY", &["", "1.5", "-1", "many", "99999999999999999999"]),
         ("LIMITS__ENV_VALUE", &["129Ki", "1Gi"]),
         ("TELEMETRY__LOG", &["supercargo=loud", "a=b=c"]),

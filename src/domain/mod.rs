@@ -15,4 +15,5 @@ pub mod quantity;
 pub mod retry;
 pub mod spec;
 pub mod state;
+pub mod trace;
 pub mod work;

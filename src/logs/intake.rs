@@ -10,6 +10,7 @@ use super::chunk::Builder;
 use super::pump::{Limits, LogEnd};
 use super::recent::{Recent, Skip};
 use super::tail::Tail;
+use crate::measures;
 use crate::runner::{LogFrame, LogStream};
 use crate::store::{LogPosition, LogSeal, NewChunk};
 
@@ -139,6 +140,7 @@ impl Intake {
         };
         self.position.next_seq += 1;
         self.position.bytes += i64::try_from(packed.payload()).unwrap_or_default();
+        metrics::counter!(measures::LOG_BYTES).increment(packed.payload() as u64);
         Some(packed)
     }
 

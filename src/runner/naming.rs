@@ -45,8 +45,23 @@ pub fn labels(request: &LaunchRequest<'_>) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// The environment that every task gets on top of its own.
+/// The environment of a sandbox: the task's own, the trace of its caller where the task does not say
+/// otherwise, and ours, which wins.
 pub fn environment(request: &LaunchRequest<'_>) -> BTreeMap<String, String> {
+    let mut env = request.spec.env.clone();
+    if let Some(trace) = &request.spec.trace
+        && !env.contains_key("TRACEPARENT")
+    {
+        env.insert("TRACEPARENT".to_owned(), trace.parent.clone());
+        if let Some(state) = &trace.state {
+            env.entry("TRACESTATE".to_owned()).or_insert_with(|| state.clone());
+        }
+    }
+    env.extend(own_environment(request));
+    env
+}
+
+fn own_environment(request: &LaunchRequest<'_>) -> BTreeMap<String, String> {
     [
         ("SUPERCARGO_OUTPUT", OUTPUT_FILE.to_owned()),
         ("SUPERCARGO_RUN_ID", request.run.to_string()),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::domain::plan::plan;
 use crate::loops::Next;
+use crate::measures;
 use crate::store::{Error, Store};
 use crate::wake::Wake;
 
@@ -31,6 +32,7 @@ impl Scheduler {
         for (task, outcome) in &plan.expire {
             // Ended meanwhile, or taken by a worker: then it is not queued, and nothing happens.
             if self.store.expire_queued(&[*task], outcome, now).await? > 0 {
+                measures::task_ended(outcome.state.as_str());
                 tracing::info!(task.id = %task, "the task expired in the queue");
                 self.wake.task_changed(*task);
             }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shared;
+use crate::ids::AttemptNo;
+use crate::measures;
 use crate::runner::{EngineState, RunnerKind};
 use crate::store::ClaimTarget;
 
@@ -55,8 +57,14 @@ async fn claim(shared: &Arc<Shared>) -> Result<Claimed, crate::store::Error> {
         let got = claimed.iter().filter(|it| it.target == target.name).count();
         i64::try_from(got).unwrap_or(i64::MAX) == target.slots
     });
+    let now = shared.parts.clock.now();
     for it in claimed {
         shared.parts.wake.task_changed(it.task);
+        if it.attempt_no == AttemptNo::FIRST {
+            let waited = now.duration_since(it.task.made_at());
+            metrics::histogram!(measures::QUEUE_WAIT, "target" => it.target.clone())
+                .record(Duration::try_from(waited).unwrap_or_default());
+        }
         Shared::supervise(shared, it, false);
     }
     Ok(if full { Claimed::Full } else { Claimed::Some })

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Shared, targets};
+use crate::measures;
 
 #[derive(Debug)]
 pub(super) struct Lease {
@@ -60,6 +61,7 @@ impl Lease {
         let mut renewed_at = self.renewed_at.lock().unwrap_or_else(PoisonError::into_inner);
         if renewed_at.elapsed() >= self.ttl * 3 / 4 {
             self.lapses.fetch_add(1, Ordering::AcqRel);
+            metrics::counter!(measures::LEASE_LOST).increment(1);
         }
         *renewed_at = asked_at;
     }
@@ -80,6 +82,10 @@ pub(super) async fn run(shared: Arc<Shared>) {
         }
         let asked_at = Instant::now();
         let targets = health.current();
+        for (target, health) in &targets {
+            let up = if health.ready { 1.0 } else { 0.0 };
+            metrics::gauge!(measures::TARGET_UP, "target" => target.clone()).set(up);
+        }
         let asked = parts.store.heartbeat(parts.worker, lease.epoch, &targets);
         // A connection may hang for long where the other side is just gone.
         let Ok(renewed) = tokio::time::timeout(parts.settings.heartbeat, asked).await else {
@@ -96,6 +102,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
                 tracing::error!(
                     "another process has taken the identity of this worker, it ends here"
                 );
+                metrics::counter!(measures::LEASE_LOST).increment(1);
                 lease.lost.cancel();
                 return;
             }

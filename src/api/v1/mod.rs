@@ -1,4 +1,5 @@
 //! Version 1: a folder for each resource, a file for each operation.
 
+pub(super) mod render;
 pub(super) mod tasks;
 pub(super) mod tokens;

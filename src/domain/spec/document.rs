@@ -63,6 +63,9 @@ pub fn to_document(spec: &TaskSpec) -> Value {
     put("labels", json!(spec.labels));
     put("priority", json!(spec.priority));
     put("cleanup", json!(cleanup(spec.cleanup)));
+    let trace = spec.trace.as_ref();
+    put("traceparent", json!(trace.map(|it| &it.parent)));
+    put("tracestate", json!(trace.and_then(|it| it.state.as_ref())));
     Value::Object(document)
 }
 
@@ -160,6 +163,7 @@ mod tests {
                 "platform_retries": 0, "skip_on_exit_codes": [99], "at_most_once": true,
                 "outputs": {"j": {}, "l": {"from": "last_line", "required": true}, "a": {"from": "all_lines"}, "p": {"path": "/p"}},
                 "labels": {"team": "a"}, "priority": -5, "cleanup": "on_success",
+                "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate": "a=1,b=2",
             }),
             json!({"image": "a", "resources": {"memory": "500000001"}}),
         ] {

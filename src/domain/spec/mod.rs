@@ -16,6 +16,8 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::trace::TraceContext;
+
 pub use document::to_document;
 pub use files::is_output_name;
 pub use parse::{Limits, Submission, parse, parse_submission};
@@ -68,6 +70,9 @@ pub struct TaskSpec {
     pub priority: i16,
     #[serde(default)]
     pub cleanup: Cleanup,
+    /// Where the task belongs in a trace of its caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceContext>,
 }
 
 impl TaskSpec {

@@ -15,6 +15,7 @@ use super::{
     Cleanup, Fault, ObjectReader, PullPolicy, Resources, Retries, TaskSpec, Timeouts, suggest,
 };
 use crate::domain::quantity;
+use crate::domain::trace::TraceContext;
 use crate::domain::work::{OnDuplicate, RunKey, Work};
 
 /// What a deployment allows and fills in.
@@ -130,6 +131,7 @@ fn read_task(task: &mut ObjectReader<'_>, limits: &Limits) -> TaskSpec {
             ],
         )
         .unwrap_or_default();
+    let trace = read_trace(task);
     let name = name.unwrap_or_else(|| name_of_image(&image));
     TaskSpec {
         name,
@@ -153,6 +155,7 @@ fn read_task(task: &mut ObjectReader<'_>, limits: &Limits) -> TaskSpec {
         labels,
         priority,
         cleanup,
+        trace,
     }
 }
 
@@ -196,6 +199,20 @@ fn read_work(task: &mut ObjectReader<'_>) -> Option<Work> {
     let key = task.text("run_key")?;
     let key = task.checked("run_key", RunKey::parse(key))?;
     Some(Work { key, on_duplicate: on_duplicate.unwrap_or_default() })
+}
+
+fn read_trace(task: &mut ObjectReader<'_>) -> Option<TraceContext> {
+    let (parent, state) = (task.text("traceparent"), task.text("tracestate"));
+    let trace = TraceContext::parse(parent?, state);
+    if trace.is_none() {
+        let example = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        task.fault(
+            "traceparent",
+            "invalid_value",
+            format!("not a W3C traceparent such as {example:?}"),
+        );
+    }
+    trace
 }
 
 fn read_name(task: &mut ObjectReader<'_>) -> Option<String> {

@@ -28,9 +28,7 @@ pub(super) fn create_body(request: &LaunchRequest<'_>, log_max_bytes: u64) -> Co
 }
 
 fn environment(request: &LaunchRequest<'_>) -> Vec<String> {
-    let mut env = request.spec.env.clone();
-    env.extend(naming::environment(request));
-    env.into_iter().map(|(key, value)| format!("{key}={value}")).collect()
+    naming::environment(request).into_iter().map(|(key, value)| format!("{key}={value}")).collect()
 }
 
 /// The task's own labels as they are, and ours, which win.

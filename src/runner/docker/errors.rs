@@ -119,6 +119,9 @@ mod tests {
         let docker = super::super::transport::connect(Some(&host), &TaskTracker::new()).unwrap();
         let fault = bounded(Duration::from_secs(5), docker.ping()).await.unwrap_err();
         assert!(matches!(fault, Fault::NotSent(_)), "{fault:?}");
+        let expected =
+            format!("no connection to {}: No such file or directory (os error 2)", path.display());
+        assert_eq!(fault.message(), expected);
 
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
         let server = async {
@@ -128,6 +131,7 @@ mod tests {
         let (result, read) = tokio::join!(bounded(Duration::from_secs(5), docker.ping()), server);
         let fault = result.unwrap_err();
         assert!(matches!(fault, Fault::Lost(_)), "{fault:?}");
+        assert_eq!(fault.message(), "connection closed before message completed");
         assert!(read > 0);
     }
 }

@@ -35,6 +35,8 @@ use crate::runner::{EngineId, EngineState, RunnerError, naming};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
+/// How often the log says that the engine is still down.
+const REMIND: Duration = Duration::from_mins(10);
 const CHECK_PERIOD: Duration = Duration::from_secs(5);
 /// Clocks and the granularity of what is compared with them.
 const SLACK: SignedDuration = SignedDuration::from_millis(500);
@@ -74,6 +76,8 @@ struct Memory {
     clock: SignedDuration,
     /// The last sign of life before it went down, in its own time.
     lost: Option<Timestamp>,
+    /// When the log was told last that it is down.
+    said: Option<Instant>,
 }
 
 impl Session {
@@ -373,7 +377,18 @@ impl Session {
                 Timestamp::from_microsecond(answered).unwrap_or_else(|_| SystemClock.now());
             memory.lost = Some(answered + memory.clock);
         }
-        tracing::warn!(why, "engine down");
+        let before = self.state.borrow().clone();
+        let (is_news, since) = match &before {
+            EngineState::Down { why: before, since } => (*before != why, Some(*since)),
+            EngineState::Connecting | EngineState::Ready { .. } => (true, None),
+        };
+        // One line for each change, and a reminder from time to time.
+        if is_news || memory.said.is_none_or(|it| it.elapsed() >= REMIND) {
+            memory.said = Some(Instant::now());
+            tracing::warn!(why, since = since.map(tracing::field::display), "engine down");
+        } else {
+            tracing::debug!(why, "engine still down");
+        }
         self.state.send_modify(|state| {
             let since = match state {
                 EngineState::Down { since, .. } => *since,

@@ -16,6 +16,7 @@ mod logs;
 mod observe;
 mod outages;
 mod pull;
+mod render;
 mod transport;
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use self::errors::Fault;
 use self::events::Session;
 use self::logs::Part;
 use self::observe::{Phase, Seen};
+pub use self::render::render;
 pub use self::transport::HostError;
 use super::{
     CollectRequest, Collected, Disposal, EngineId, EngineState, Handle, KillAck, KillMode,

@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::engine::{FakeEngine, Held};
 use self::engine::{Place, Started};
+pub use self::script::render;
 use self::script::{LaunchScript, Script};
 use super::{
     CollectRequest, Collected, Disposal, EngineId, EngineState, FileResult, Handle, JsonFile,

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::SignedDuration;
+use serde_json::json;
 
 use crate::domain::exit::ExitStatus;
 use crate::domain::failure::Reason;
+use crate::domain::quantity::format_duration;
 use crate::ids::AttemptNo;
-use crate::runner::{LogFrame, LogStream};
+use crate::runner::{LaunchRequest, LogFrame, LogStream};
 
 const SIGKILL_CODE: i32 = 137;
 const SIGTERM_CODE: i32 = 143;
@@ -92,6 +94,37 @@ impl Script {
     pub(super) const fn killed() -> ExitStatus {
         ExitStatus::Code { code: SIGKILL_CODE, oom_killed: false }
     }
+}
+
+/// What a task would do, for people. Pure.
+pub fn render(request: &LaunchRequest<'_>) -> serde_json::Value {
+    let script = match Script::read(&request.spec.env, request.attempt_no) {
+        Ok(script) => script,
+        Err(why) => return json!({"refused": why}),
+    };
+    let run_for = SignedDuration::try_from(script.run_for).map(format_duration).unwrap_or_default();
+    let mut said = match &script.status {
+        ExitStatus::Code { code, oom_killed } => {
+            json!({"exit_code": code, "oom_killed": oom_killed, "run_for": run_for})
+        }
+        ExitStatus::StartFailed { message, .. } => json!({"start_fails": message}),
+        ExitStatus::EngineStopped { code } => json!({"exit_code": code, "run_for": run_for}),
+    };
+    match &script.launch {
+        LaunchScript::Plain | LaunchScript::Slow => {}
+        LaunchScript::Unavailable => said["first_launch"] = json!("unavailable"),
+        LaunchScript::Indeterminate => said["first_launch"] = json!("indeterminate"),
+        LaunchScript::Refused(reason) => said["refused"] = json!(reason.as_str()),
+    }
+    said["log_lines"] = json!(script.log.lines);
+    said["on_stop_signal"] = script.on_term.map_or(json!("nothing"), |it| json!({"exit_code": it}));
+    if let Some(output) = &script.output {
+        said["output"] = json!(String::from_utf8_lossy(output));
+    }
+    if script.vanish {
+        said["vanishes"] = json!(true);
+    }
+    said
 }
 
 fn duration(it: SignedDuration) -> Result<Duration, String> {

@@ -17,6 +17,7 @@ use crate::domain::state::TaskState;
 use crate::ids::AttemptId;
 use crate::logs::MAIN_CONTAINER;
 use crate::logs::pump::LogEnd;
+use crate::measures;
 use crate::runner::{Collected, Disposal, Handle, JsonFile, Runner, naming};
 use crate::store::{AttemptEnd, AttemptFate, ClaimedTask, LogSeals, Recorded, Requeue};
 
@@ -107,6 +108,7 @@ impl Supervisor<'_> {
             outcome,
         };
         let requeued = self.write_end(&mut end).await?;
+        self.measure(&end, requeued);
         let (wake, task) = (&self.shared.parts.wake, self.claimed.task);
         let reason = end.outcome.failure.as_ref().map_or("", |it| it.reason.as_str());
         tracing::info!(
@@ -119,6 +121,27 @@ impl Supervisor<'_> {
         }
         self.apply(Event::Recorded);
         Ok(())
+    }
+
+    fn measure(&self, end: &AttemptEnd, requeued: bool) {
+        let state = end.outcome.state.as_str();
+        let target = || self.claimed.target.clone();
+        metrics::counter!(measures::ATTEMPTS, "target" => target(), "state" => state).increment(1);
+        if let Some(failure) = &end.outcome.failure {
+            let (reason, class) = (failure.reason.as_str(), failure.reason.class().as_str());
+            metrics::counter!(
+                measures::ATTEMPT_FAILURES, "target" => target(), "reason" => reason, "class" => class,
+            )
+            .increment(1);
+        }
+        if !requeued {
+            measures::task_ended(state);
+        }
+        if let Some(started_at) = end.started_at {
+            let ran = end.finished_at.duration_since(started_at);
+            metrics::histogram!(measures::TASK_DURATION, "target" => target(), "state" => state)
+                .record(Duration::try_from(ran).unwrap_or_default());
+        }
     }
 
     /// Writes the end. False: the task has ended with its attempt.

@@ -20,6 +20,7 @@ use crate::domain::exit::ExitStatus;
 use crate::domain::outcome::StopReason;
 use crate::domain::spec::TaskSpec;
 use crate::logs::pump::{LogEnd, Pump};
+use crate::measures;
 use crate::runner::{Disposal, EngineId, EngineState, Handle, Observation, Runner, SandboxKey};
 use crate::store::{self, ClaimedTask};
 
@@ -64,6 +65,9 @@ pub(super) async fn run(
             }
             Ok(Err(quit)) => {
                 tracing::info!(task.id = %task, why = ?quit, "let go of the attempt");
+                if matches!(quit, Quit::Fenced) {
+                    metrics::counter!(measures::ATTEMPTS_FENCED).increment(1);
+                }
                 if matches!(quit, Quit::Unclaimed) {
                     shared.parts.wake.task_changed(task);
                 }

@@ -13,6 +13,7 @@ use crate::domain::attempt::{Event, Sandbox};
 use crate::domain::exit::ExitReport;
 use crate::domain::outcome::StopReason;
 use crate::domain::quantity::format_duration;
+use crate::measures;
 use crate::runner::{
     Disposal, EngineState, Handle, KillAck, KillMode, LaunchError, LaunchRequest, SandboxKey,
     WaitError,
@@ -34,18 +35,18 @@ impl Supervisor<'_> {
             engine: &self.engine,
         };
         let given_up = CancellationToken::new();
+        let (begun, mut pulled) = (Instant::now(), false);
         let launched = {
             let launch = self.runner.launch(&request, &self.journal, &given_up);
             tokio::pin!(launch);
-            let mut pulling = false;
             loop {
                 tokio::select! {
                     launched = &mut launch => break launched,
                     Ok(()) = self.stop.changed() => given_up.cancel(),
                     // A create or start that is in flight is waited for, a pull is given up.
                     () = self.shared.detach.cancelled(), if !given_up.is_cancelled() => given_up.cancel(),
-                    () = self.journal.until_pulling(), if !pulling => {
-                        pulling = true;
+                    () = self.journal.until_pulling(), if !pulled => {
+                        pulled = true;
                         if let Some(slot) = &mut self.slot {
                             slot.started();
                         }
@@ -65,6 +66,10 @@ impl Supervisor<'_> {
         };
         match launched {
             Ok(it) => {
+                let target = self.claimed.target.clone();
+                let pulled = if pulled { "true" } else { "false" };
+                metrics::histogram!(measures::LAUNCH, "target" => target, "pulled" => pulled)
+                    .record(begun.elapsed());
                 self.image_digest = it.image_digest;
                 self.runs(it.handle);
                 self.apply(Event::Started(it.started_at));

@@ -2,12 +2,16 @@
 
 mod access;
 mod bad_input;
+mod bodies;
 mod callers;
+mod compressing;
 mod idempotency;
+mod limits;
 mod listing;
 mod logs;
 mod openapi;
 mod outputs;
+mod rendering;
 mod submitting;
 mod system;
 mod tokens;

@@ -37,6 +37,23 @@ async fn a_request_keeps_the_id_that_it_came_with() {
         app.call(Method::GET, "/api/v1/tasks/x", &[("x-request-id", id)], Body::empty()).await;
     assert_eq!(answer.header("x-request-id"), id);
     assert_eq!(answer.json()["instance"], format!("urn:request:{id}"));
+    // Whatever is one plain word is taken as it is, and nothing else.
+    for (given, kept) in [
+        ("dag/run.7:3@2+x=y~_", true),
+        ("a b", false),
+        ("<script>", false),
+        ("", false),
+        ("é", false),
+    ] {
+        let headers = [("x-request-id", given)];
+        let answer = app.call(Method::GET, "/api/v1/tasks/x", &headers, Body::empty()).await;
+        assert_eq!(answer.header("x-request-id") == given, kept, "{answer:?}");
+        let instance = format!("urn:request:{}", answer.header("x-request-id"));
+        assert_eq!(answer.json()["instance"], instance);
+    }
+    let long = "x".repeat(129);
+    let answer = app.call(Method::GET, "/version", &[("x-request-id", &long)], Body::empty()).await;
+    assert_ne!(answer.header("x-request-id"), long);
     let answer = app.get("/api/v1/tasks/x").await;
     let instance = format!("urn:request:{}", answer.header("x-request-id"));
     assert_eq!(answer.json()["instance"], instance);

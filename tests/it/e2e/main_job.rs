@@ -36,6 +36,28 @@ async fn a_task_counts_words_and_hands_back_json_and_a_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_container_is_told_the_trace_of_its_caller() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    if !containers::available().await {
+        return;
+    }
+    let service = Service::start().await;
+    let command = ["sh", "-c", "echo \"$TRACEPARENT $TRACESTATE\""];
+    let task = json!({
+        "image": "busybox:latest", "command": command, "traceparent": PARENT, "tracestate": "a=1",
+    });
+    let id = service.submit(task.clone()).await;
+    service.ended(&id).await;
+    assert_eq!(service.log(&id).await, format!("{PARENT} a=1\n"));
+    let mut own = task;
+    own["env"] = json!({"TRACEPARENT": "mine"});
+    let id = service.submit(own).await;
+    service.ended(&id).await;
+    assert_eq!(service.log(&id).await, "mine \n");
+    containers::gone(&id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_end_has_its_state_and_its_reason() {
     if !containers::available().await {
         return;

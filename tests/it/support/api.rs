@@ -12,6 +12,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use supercargo::api::{AppState, Lifecycle, LogSource, ObjectSource, Settings, router};
+use supercargo::app::TargetRenderer;
 use supercargo::auth::{Authenticator, Mode};
 use supercargo::clock::SystemClock;
 use supercargo::domain::log::{Follow, LogBlock, LogFrame, LogPlace, LogStream};
@@ -57,7 +58,8 @@ impl TestApp {
         let database = test_database().await?;
         let store = open(&database.url);
         let sha256 = Sha256::digest(TOKEN.as_bytes()).into();
-        store.prepare(Some(&NewToken { name: "tester".to_owned(), sha256 })).await.unwrap();
+        let prepared =
+            store.prepare(Some(&NewToken { name: "tester".to_owned(), sha256 })).await.unwrap();
         let hint =
             "the admin token is in /data/admin.token on the machine of the service".to_owned();
         let (mut settings, mut mode) = (Settings::default(), Mode::On { hint });
@@ -76,6 +78,10 @@ impl TestApp {
             auth: Authenticator::new(store.clone(), mode),
             logs: Arc::clone(&logs) as Arc<dyn LogSource>,
             objects: Arc::clone(&objects) as Arc<dyn ObjectSource>,
+            renderer: Arc::new(TargetRenderer {
+                installation: prepared.installation,
+                log_max_bytes: 1 << 30,
+            }),
             metrics: Arc::new(|| "# the metrics\n".to_owned()),
             lifecycle: lifecycle.clone(),
         };

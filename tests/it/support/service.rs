@@ -134,7 +134,8 @@ impl Service {
         path: &str,
         body: Option<&Value>,
     ) -> reqwest::Result<Answer> {
-        let url = if path.starts_with("/api/") || path == "/readyz" {
+        let at_the_root = ["/readyz", "/livez", "/version", "/metrics"].contains(&path);
+        let url = if path.starts_with("/api/") || at_the_root {
             format!("{}{path}", self.url)
         } else {
             format!("{}/api/v1{path}", self.url)

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::view::Task;
 use super::{path_of, submission, wait};
-use crate::api::extract::no_such_task;
+use crate::api::extract::{no_such_task, trace_context};
 use crate::api::problem::Problem;
 use crate::api::state::Shared;
 use crate::domain::spec::Submission;
@@ -18,11 +18,13 @@ use crate::store::{IdempotencyKey, Principal, Submitted};
 pub(super) async fn accept(
     app: &Shared,
     caller: &Principal,
-    submission: Submission,
+    mut submission: Submission,
     key: Option<IdempotencyKey>,
     wait: Option<Duration>,
     headers: &HeaderMap,
 ) -> Result<Response, Problem> {
+    submission.spec.trace = submission.spec.trace.or_else(|| trace_context(headers));
+    app.admission.admit(1).await?;
     let now = submission::now(app);
     let new = submission::new_task(submission, key);
     let submitter = submission::submitter(caller);
@@ -41,6 +43,8 @@ pub(super) async fn accept(
         }
         Submitted::Rejected(first) => return Err(submission::run_key_taken(&new, first)),
     };
+    tracing::Span::current().record("task.id", tracing::field::display(id));
+    submission::count(&new, submitted);
     submission::announce(app, submitted);
     let hint = wait.map(|it| (it, app.wake.subscribe(id)));
     let record = match submitted {

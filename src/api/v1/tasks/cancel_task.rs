@@ -7,6 +7,7 @@ use crate::api::extract::{Caller, TaskPath, no_such_task};
 use crate::api::problem::{Problem, ProblemDocument};
 use crate::api::query::{Nothing, Params};
 use crate::api::state::App;
+use crate::measures;
 use crate::store::Cancelled;
 
 /// Cancel a task
@@ -33,7 +34,10 @@ pub(in crate::api) async fn cancel_task(
 ) -> Result<(StatusCode, Json<Task>), Problem> {
     match app.store.cancel(task, &caller.name, app.clock.now()).await? {
         Cancelled::NotFound => return Err(no_such_task(task)),
-        Cancelled::AtOnce => app.wake.task_changed(task),
+        Cancelled::AtOnce => {
+            measures::task_ended("cancelled");
+            app.wake.task_changed(task);
+        }
         // Also where it was requested before: the wake-up may have been lost.
         Cancelled::Requested | Cancelled::Unchanged(_) => {
             app.wake.stop_requested();

@@ -78,6 +78,16 @@ pub(in crate::api) struct TaskSpec {
     run_key: String,
     #[schema(required = false)]
     on_duplicate: OnDuplicate,
+    /// The W3C trace that the task belongs to: the container gets it as `TRACEPARENT`. Default: the header of
+    /// the same name, where it is valid.
+    #[schema(
+        required = false,
+        examples("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    )]
+    traceparent: String,
+    /// What vendors add to it; `TRACESTATE` in the container.
+    #[schema(required = false, examples("congo=t61rcWkgMzE"))]
+    tracestate: String,
 }
 
 /// What a submit means whose `run_key` is known. `attach_if_active`: the task that lives or succeeded; one that

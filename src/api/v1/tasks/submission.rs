@@ -11,6 +11,7 @@ use crate::api::state::Shared;
 use crate::domain::spec::{Fault, Submission, TaskSpec};
 use crate::domain::state::TaskState;
 use crate::ids::{AttemptId, AttemptNo, RunId, TaskId};
+use crate::measures;
 use crate::store::{IdempotencyKey, NewTask, Principal, Submitted, Submitter, TaskRecord};
 
 pub(super) fn new_task(submission: Submission, key: Option<IdempotencyKey>) -> NewTask {
@@ -33,6 +34,14 @@ pub(super) fn submitter(caller: &Principal) -> Submitter<'_> {
 pub(super) fn now(app: &Shared) -> Timestamp {
     let now = app.clock.now();
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
+/// Counts the tasks that are new.
+pub(super) fn count(new: &NewTask, submitted: Submitted) {
+    if matches!(submitted, Submitted::Created | Submitted::Restarted(_)) {
+        let target = new.spec.target.clone();
+        metrics::counter!(measures::TASKS_SUBMITTED, "target" => target).increment(1);
+    }
 }
 
 /// What the store would answer for a task that it has just accepted, to start after `after_task`.
@@ -184,7 +193,9 @@ fn differing_fields(a: &TaskSpec, b: &TaskSpec) -> Vec<String> {
         return Vec::new();
     };
     let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-    keys.into_iter().filter(|it| a.get(*it) != b.get(*it)).cloned().collect()
+    // Each try of a caller has a place of its own in a trace.
+    let counts = |it: &&&String| it.as_str() != "trace" && a.get(**it) != b.get(**it);
+    keys.iter().filter(counts).map(|it| (*it).clone()).collect()
 }
 
 #[cfg(test)]

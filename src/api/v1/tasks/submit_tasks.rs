@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::document::TaskSpec;
 use super::submission::{self, REPLAYED};
 use super::view::Task;
-use crate::api::extract::{Caller, JsonBody, RequestKey, no_such_task};
+use crate::api::extract::{Caller, JsonBody, RequestKey, no_such_task, trace_context};
 use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
 use crate::api::query::{Nothing, Params};
 use crate::api::state::{App, Shared};
@@ -72,19 +72,25 @@ pub(in crate::api) async fn submit_tasks(
     Caller(caller): Caller,
     _query: Params<Nothing>,
     RequestKey(key): RequestKey,
+    headers: HeaderMap,
     JsonBody(document): JsonBody,
 ) -> Result<Response, Problem> {
     let submissions = read_batch(&document, &app.limits, app.settings.batch_limit)
         .map_err(|faults| Problem::faults(ProblemKind::SpecInvalid, &faults))?;
     let print = key.is_some().then(|| submission::fingerprint(&document));
     drop(document);
+    let trace = trace_context(&headers);
     let key_of = |index: usize| Some(item_key(key.as_deref()?, print?, index));
     let now = submission::now(&app);
     let new: Vec<NewTask> = submissions
         .into_iter()
         .enumerate()
-        .map(|(index, it)| submission::new_task(it, key_of(index)))
+        .map(|(index, mut it)| {
+            it.spec.trace = it.spec.trace.or_else(|| trace.clone());
+            submission::new_task(it, key_of(index))
+        })
         .collect();
+    app.admission.admit(new.len()).await?;
     let submitted = app.store.submit(submission::submitter(&caller), now, &new).await?;
     for (task, submitted) in new.iter().zip(&submitted) {
         match submitted {
@@ -99,6 +105,9 @@ pub(in crate::api) async fn submit_tasks(
             | Submitted::Retried(_)
             | Submitted::Restarted(_) => {}
         }
+    }
+    for (task, submitted) in new.iter().zip(&submitted) {
+        submission::count(task, *submitted);
     }
     if submitted.iter().all(|it| *it == Submitted::Created) {
         app.wake.queued();

@@ -17,6 +17,7 @@ use crate::api::state::Shared;
 use crate::domain::quantity::format_duration;
 use crate::domain::state::TaskState;
 use crate::ids::TaskId;
+use crate::measures::{self, Held};
 use crate::store::TaskRecord;
 use crate::wake::Subscription;
 
@@ -52,6 +53,7 @@ pub(super) async fn until_terminal(
     wait: Duration,
 ) -> Result<Response, Problem> {
     let deadline = Instant::now() + wait;
+    let _waits = Held::new(metrics::gauge!(measures::HTTP_WAITS));
     while !record.state.is_terminal() && Instant::now() < deadline {
         let look_again = deadline.min(Instant::now() + LOOK_AGAIN);
         tokio::select! {

@@ -1,0 +1,42 @@
+//! What a task would be for its target, by the conversions that the runners themselves use.
+
+use crate::api::{Renderer, Rendering};
+use crate::domain::spec::{SpecHash, TaskSpec};
+use crate::ids::{AttemptId, AttemptNo, InstallationId, RunId, TaskId};
+use crate::runner::{EngineId, LaunchRequest, SandboxKey, fake};
+
+use super::targets;
+
+/// Stands for what a task gets when it is submitted: it looks like an id, and is nobody's.
+const PLACEHOLDER: uuid::Uuid = uuid::uuid!("00000000-0000-7000-8000-000000000000");
+
+#[derive(Debug, Clone)]
+pub struct TargetRenderer {
+    pub installation: InstallationId,
+    pub log_max_bytes: u64,
+}
+
+impl Renderer for TargetRenderer {
+    fn render(&self, spec: &TaskSpec, spec_hash: &SpecHash) -> Option<Rendering> {
+        let attempt = AttemptId::from_uuid(PLACEHOLDER);
+        let engine = EngineId(String::new());
+        let request = LaunchRequest {
+            key: SandboxKey { installation: self.installation, attempt },
+            run: RunId::from_uuid(PLACEHOLDER),
+            task: TaskId::from_uuid(PLACEHOLDER),
+            attempt_no: AttemptNo::FIRST,
+            spec,
+            spec_hash,
+            engine: &engine,
+        };
+        match spec.target.as_str() {
+            targets::SIMULATED => Some(Rendering::Simulated(fake::render(&request))),
+            #[cfg(feature = "docker")]
+            targets::LOCAL => {
+                let (name, create) = crate::runner::docker::render(&request, self.log_max_bytes);
+                Some(Rendering::Docker { name, create })
+            }
+            _ => None,
+        }
+    }
+}
