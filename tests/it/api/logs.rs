@@ -480,6 +480,8 @@ async fn what_is_described_is_what_is_answered() {
             assert!(described.contains_key(key), "{key} is not described");
         }
     }
-    let statuses: Vec<&String> = operation["responses"].as_object().unwrap().keys().collect();
-    assert_eq!(statuses, ["200", "206", "400", "404", "416", "default"]);
+    // Those of its own, beside the refusals that every operation has.
+    for status in ["200", "206", "400", "404", "416", "default"] {
+        assert!(operation["responses"].get(status).is_some(), "{status} is not described");
+    }
 }
