@@ -119,7 +119,7 @@ pub(super) struct FieldError {
 /// More are counted, not listed.
 const ERRORS_LISTED: usize = 100;
 const DETAIL_CHARS: usize = 1_000;
-const REASON_CHARS: usize = 200;
+const REASON_CHARS: usize = 400;
 
 impl Problem {
     pub fn new(kind: ProblemKind, detail: impl AsRef<str>) -> Self {

@@ -79,7 +79,8 @@ async fn a_result_is_not_there_before_the_end_nor_after_a_failure() {
     worker.complete(id, failed(3, "no such file"), vec![json_output("part", json!(1))]).await;
     let late = app.get(&path).await;
     insta::assert_snapshot!(late.problem());
-    assert_eq!(late.reason.as_deref(), Some("task failed (exit_nonzero): exited with code 3"));
+    let reason = "task failed (exit_nonzero): exited with code 3; its log ends: no such file";
+    assert_eq!(late.reason.as_deref(), Some(reason));
     assert_eq!(late.json()["exit_code"], 3);
     // What it left is there all the same.
     assert_eq!(app.get(&format!("/api/v1/tasks/{id}/outputs/part")).await.text(), "1");

@@ -104,24 +104,41 @@ pub(super) async fn failed(app: &Shared, record: TaskRecord) -> Result<Problem, 
         _ => (ProblemKind::TaskFailed, "failed"),
     };
     let cause = record.failure.as_ref().map_or_else(
-        || (String::new(), None),
+        || (String::new(), [].as_slice()),
         |it| {
             let known = if it.reason.as_str() == "cancelled" {
                 format!(": {}", it.message)
             } else {
                 format!(" ({}): {}", it.reason, it.message)
             };
-            (known, it.log_tail.last())
+            (known, it.log_tail.as_slice())
         },
     );
-    let reason = format!("task {verb}{}", cause.0);
-    let last = cause.1.map(|it| format!("; the last line of its log: {it}")).unwrap_or_default();
+    let reason = format!("task {verb}{}{}", cause.0, end_of_log(cause.1));
+    let last = cause.1.last().map(|it| format!("; the last line of its log: {it}"));
+    let last = last.unwrap_or_default();
     let detail = format!("task {:?} {verb}{}{last}", record.name, cause.0);
     let task = serde_json::to_value(Task::whole(app, record).await?);
     let Ok(Value::Object(members)) = task else {
         return Err(Problem::internal("a task is not an object"));
     };
     Ok(Problem::new(kind, detail).reason(reason).members(members))
+}
+
+/// The last lines for the status line, where a deferred `HttpOperator` of Airflow
+/// gets all that it shows.
+fn end_of_log(tail: &[String]) -> String {
+    const LINES: usize = 3;
+    const CHARS: usize = 100;
+    if tail.is_empty() {
+        return String::new();
+    }
+    let line = |it: &String| match it.char_indices().nth(CHARS) {
+        Some((end, _)) => format!("{}...", it.get(..end).unwrap_or_default()),
+        None => it.clone(),
+    };
+    let lines: Vec<String> = tail[tail.len().saturating_sub(LINES)..].iter().map(line).collect();
+    format!("; its log ends: {}", lines.join(" | "))
 }
 
 pub(super) fn preference_applied(
@@ -141,6 +158,16 @@ mod tests {
         [(HeaderName::from_static("prefer"), HeaderValue::from_static(prefer))]
             .into_iter()
             .collect()
+    }
+
+    #[test]
+    fn a_status_line_has_the_last_lines_of_the_log() {
+        let ends =
+            |tail: &[&str]| end_of_log(&tail.iter().map(|&it| it.to_owned()).collect::<Vec<_>>());
+        assert_eq!(ends(&[]), "");
+        assert_eq!(ends(&["a", "b", "c", "d"]), "; its log ends: b | c | d");
+        let long = "\u{e9}".repeat(150);
+        assert_eq!(ends(&[&long]), format!("; its log ends: {}...", "\u{e9}".repeat(100)));
     }
 
     #[test]
