@@ -1,7 +1,7 @@
 # The commands of a developer's day. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-compose bench fmt lint prepare clean-dev
+.PHONY: help setup demo run test test-compose test-airflow bench fmt lint prepare clean-dev
 
 # More arguments for the command behind a target: make test ARGS='--test it claims'
 ARGS ?=
@@ -27,6 +27,10 @@ test: setup ## run every test
 test-compose: setup ## bring docker-compose.yaml up with a built image, and use it
 	cargo build --locked
 	scripts/test-compose
+
+test-airflow: setup ## run the DAGs of examples/airflow and more in an Airflow from PyPI (one test: ARGS='-k skip')
+	cargo build --locked
+	@environment=$$(scripts/airflow-env) && "$$environment/bin/python" -m pytest tests/airflow $(ARGS)
 
 bench: setup ## run the measurements of benches/, a JSON line for each (a smoke run: ARGS='-- --quick')
 	cargo bench --locked --bench '*' $(ARGS)

@@ -1,0 +1,1 @@
+"""What the tests share: the service, the engine, Airflow, a proxy that loses answers."""
