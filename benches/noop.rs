@@ -34,7 +34,7 @@ const PICK_UPS: u32 = 500;
 const QUICK_PICK_UPS: u32 = 50;
 const PICK_UP_EVERY: Duration = Duration::from_millis(20);
 
-const BUDGET: f64 = 300.0;
+const BUDGET: f64 = 800.0;
 const PICK_UP_BUDGET_MS: f64 = 10.0;
 const WAL_BUDGET: f64 = 4_096.0;
 

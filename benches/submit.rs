@@ -25,7 +25,7 @@ const ROUND: Duration = Duration::from_secs(2);
 const QUICK_ROUND: Duration = Duration::from_millis(300);
 
 const BUDGET_CONNECTIONS: usize = 32;
-const BUDGET: f64 = 1_500.0;
+const BUDGET: f64 = 3_000.0;
 const BATCH: usize = 1_000;
 const BATCH_BUDGET: f64 = 20_000.0;
 
