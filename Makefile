@@ -1,7 +1,7 @@
 # The commands of a developer's day. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-compose test-airflow bench fmt lint prepare clean-dev
+.PHONY: help setup demo run test test-compose test-airflow test-openapi bench fmt lint prepare clean-dev
 
 # More arguments for the command behind a target: make test ARGS='--test it claims'
 ARGS ?=
@@ -32,6 +32,10 @@ test-airflow: setup ## run the DAGs of examples/airflow and more in an Airflow f
 	cargo build --locked
 	@environment=$$(scripts/airflow-env) && "$$environment/bin/python" -m pytest tests/airflow $(ARGS)
 
+test-openapi: ## hold the OpenAPI document against the service: Schemathesis, generated clients (one test: ARGS='-k python')
+	cargo build --locked
+	scripts/test-openapi $(ARGS)
+
 bench: setup ## run the measurements of benches/, a JSON line for each (a smoke run: ARGS='-- --quick')
 	cargo bench --locked --bench '*' $(ARGS)
 
@@ -42,7 +46,7 @@ lint: ## check the format, and clippy without a warning
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 
-prepare: ## write the generated files: .sqlx/ and openapi/openapi.json
+prepare: ## write the generated files: .sqlx/ and openapi/
 	scripts/sqlx-prepare
 	cargo run --locked --quiet -- openapi
 

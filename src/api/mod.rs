@@ -22,13 +22,15 @@ mod v1;
 use std::sync::Arc;
 
 use axum::http::header;
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
 use axum::{Router, middleware};
+use bytes::Bytes;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 pub use limits::Peer;
+pub use openapi::Documents;
 pub use ports::{LogSource, ObjectSource, Renderer, Rendering};
 pub use problem::{Problem, ProblemKind};
 pub use state::{AppState, Lifecycle, Settings};
@@ -77,12 +79,13 @@ fn with_system(operations: OpenApiRouter<App>) -> OpenApiRouter<App> {
 /// The whole service as one router.
 pub fn router(state: AppState) -> Router {
     let app: App = Arc::new(Shared::new(state));
-    let (router, mut openapi) = operations().split_for_parts();
-    openapi::finish(&mut openapi);
-    let openapi = bytes::Bytes::from(to_json(&openapi));
-    let description = async move || ([(header::CONTENT_TYPE, "application/json")], openapi.clone());
-    let router =
-        router.route("/openapi.json", get(description)).merge(docs::page()).fallback(no_such_path);
+    let (router, openapi) = operations().split_for_parts();
+    let openapi::Documents { v3_1, v3_0 } = openapi::documents(openapi);
+    let router = router
+        .route("/openapi.json", json_text(v3_1))
+        .route("/openapi-3.0.json", json_text(v3_0))
+        .merge(docs::page())
+        .fallback(no_such_path);
     served(router, app)
 }
 
@@ -105,22 +108,15 @@ fn served(routes: Router<App>, app: App) -> Router {
         .layer(compress::layer())
 }
 
-/// The description of the API, in version 3.1 of the standard.
-pub fn openapi() -> utoipa::openapi::OpenApi {
-    let mut openapi = operations().into_openapi();
-    openapi::finish(&mut openapi);
-    openapi
+/// The description of the API as it is served and committed.
+pub fn openapi() -> Documents {
+    openapi::documents(operations().into_openapi())
 }
 
-/// The description as it is served and committed.
-pub fn openapi_json() -> String {
-    to_json(&openapi())
-}
-
-fn to_json(openapi: &utoipa::openapi::OpenApi) -> String {
-    let mut text = serde_json::to_string_pretty(openapi).unwrap_or_default();
-    text.push('\n');
-    text
+/// Answers with this text.
+fn json_text(text: String) -> MethodRouter<App> {
+    let text = Bytes::from(text);
+    get(async move || ([(header::CONTENT_TYPE, "application/json")], text.clone()))
 }
 
 async fn no_such_path(uri: axum::http::Uri) -> Problem {

@@ -313,6 +313,17 @@ pub(super) struct ProblemDocument {
     /// Every fault of the document, where there is one.
     #[schema(required = false)]
     errors: Vec<FieldError>,
+    /// Where `malformed_json` is.
+    #[schema(required = false, minimum = 0, examples(2))]
+    line: u32,
+    #[schema(required = false, minimum = 0, examples(10))]
+    column: u32,
+    /// The most that is taken, where it is `body_too_large`.
+    #[schema(required = false, examples(8_388_608))]
+    limit_bytes: u64,
+    /// The task that has the run key, where it is `run_key_taken`.
+    #[schema(required = false, examples("0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"))]
+    task_id: uuid::Uuid,
     /// Names this request; the log of the service has the same id.
     #[schema(examples("urn:request:0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"))]
     instance: String,

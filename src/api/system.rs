@@ -12,7 +12,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::extract::Caller;
-use super::problem::{Problem, ProblemDocument};
+use super::problem::Problem;
 use super::state::App;
 use crate::store::{TargetHealth, WorkerTargets};
 
@@ -59,10 +59,9 @@ const DATABASE_PATIENCE: Duration = Duration::from_secs(2);
 ///
 /// 200 as long as requests can be taken: a target that can't be reached shows as `degraded` and takes
 /// nothing down. 503 without a database, or while the process stops.
-#[utoipa::path(get, path = "/readyz", tag = "system", security(()),
+#[utoipa::path(get, path = "/readyz", tag = "system", security(()), extensions(("x-problems" = json!(["unavailable"]))),
     responses(
         (status = 200, description = "Requests are taken", body = Readiness),
-        (status = 503, description = "Requests are not taken", body = ProblemDocument, content_type = "application/problem+json"),
     ))]
 pub(super) async fn get_readiness(State(app): State<App>) -> Result<Json<Readiness>, Problem> {
     if app.lifecycle.draining().is_cancelled() {

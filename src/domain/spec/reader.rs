@@ -29,6 +29,9 @@ impl Fault {
 /// Nobody reads more: a body of megabytes must not make an answer of gigabytes.
 const FAULTS: usize = 1_000;
 
+/// Up to here a number with a fraction holds every whole one.
+const MOST_EXACT: f64 = 9_007_199_254_740_992.0;
+
 /// Takes the fields of one JSON object. A field that nobody asked for is a fault at the end.
 #[derive(Debug)]
 pub struct ObjectReader<'a> {
@@ -93,7 +96,10 @@ impl<'a> ObjectReader<'a> {
     /// A whole number between `min` and `max`.
     pub fn integer(&mut self, key: &'static str, min: i64, max: i64) -> Option<i64> {
         let value = self.value(key)?;
-        match value.as_i64() {
+        // 3.0 is as whole as 3.
+        let whole = |it: &f64| it.fract() == 0.0 && it.abs() < MOST_EXACT;
+        let number = value.as_i64().or_else(|| value.as_f64().filter(whole).map(|it| it as i64));
+        match number {
             Some(it) if (min..=max).contains(&it) => Some(it),
             _ if value.is_number() => {
                 self.fault(

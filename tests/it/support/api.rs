@@ -25,6 +25,7 @@ use tokio::io::AsyncRead;
 use tower::ServiceExt as _;
 
 use super::database::{TestDatabase, open, test_database};
+use super::declared;
 
 pub(crate) const TOKEN: &str = "sc_test_token_of_the_integration_tests";
 
@@ -90,6 +91,7 @@ impl TestApp {
 
     /// As it is, without a token.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let reason = parts.extensions.get::<hyper::ext::ReasonPhrase>();
@@ -97,6 +99,7 @@ impl TestApp {
         let body = axum::body::to_bytes(body, usize::MAX).await;
         let broken = body.is_err();
         let body = body.unwrap_or_default();
+        declared::check(&method, &path, parts.status, &parts.headers, &body);
         Answer { status: parts.status, headers: parts.headers, reason, body, broken }
     }
 

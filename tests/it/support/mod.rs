@@ -3,6 +3,7 @@
 pub(crate) mod api;
 pub(crate) mod containers;
 pub(crate) mod database;
+pub(crate) mod declared;
 pub(crate) mod engine;
 pub(crate) mod proxy;
 pub(crate) mod registry;

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::mask;
 use crate::api::extract::{Caller, JsonBody, trace_context};
 use crate::api::ports::Rendering;
-use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::problem::{Problem, ProblemKind};
 use crate::api::query::{Nothing, Params};
 use crate::api::state::App;
 use crate::api::v1::tasks::document::TaskSpec;
@@ -48,12 +48,9 @@ pub(in crate::api) struct RenderedTask {
     path = "/api/v1/render",
     tag = "tasks",
     request_body(content = TaskSpec, description = "As for a submit"),
+    extensions(("x-problems" = json!(["empty_body", "spec_invalid"]))),
     responses(
         (status = 200, description = "What its target would get", body = RenderedTask),
-        (status = 400, description = "Not JSON, YAML or a form", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 415, description = "The body is of another type", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "The task is not valid", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 pub(in crate::api) async fn render_task(

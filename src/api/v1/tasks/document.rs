@@ -121,9 +121,19 @@ pub(in crate::api) struct Retries {
 /// The wait before another attempt: it doubles from `initial` to `max`, and is spread by up to a fifth.
 #[derive(ToSchema)]
 pub(in crate::api) struct Backoff {
-    #[schema(required = false, default = "1s", examples("1s"))]
+    #[schema(
+        required = false,
+        default = "1s",
+        pattern = "^([0-9]+(ms|s|m|h|d))+$",
+        examples("1s")
+    )]
     initial: String,
-    #[schema(required = false, default = "1m", examples("1m"))]
+    #[schema(
+        required = false,
+        default = "1m",
+        pattern = "^([0-9]+(ms|s|m|h|d))+$",
+        examples("1m")
+    )]
     max: String,
 }
 
@@ -165,14 +175,32 @@ pub(in crate::api) struct InputFile {
 #[derive(ToSchema)]
 pub(in crate::api) struct Resources {
     /// CPUs, in Kubernetes form: `500m`, `0.5`, `2`.
-    #[schema(required = false, examples("500m"))]
-    cpu: TextValue,
+    #[schema(required = false)]
+    cpu: Cpu,
     /// Bytes, in Kubernetes form: `256Mi`, `1Gi`.
-    #[schema(required = false, examples("256Mi"))]
-    memory: TextValue,
+    #[schema(required = false)]
+    memory: Memory,
     /// Processes and threads.
     #[schema(required = false, minimum = 1, examples(200))]
     pids: u32,
+}
+
+/// CPUs, in Kubernetes form: `500m`, `0.5`, `2`.
+#[derive(ToSchema)]
+#[schema(examples("500m"))]
+#[serde(untagged)]
+pub(in crate::api) enum Cpu {
+    Text(String),
+    Number(f64),
+}
+
+/// Bytes, in Kubernetes form: `256Mi`, `1Gi`.
+#[derive(ToSchema)]
+#[schema(examples("256Mi"))]
+#[serde(untagged)]
+pub(in crate::api) enum Memory {
+    Text(String),
+    Number(u64),
 }
 
 /// Default: `if_not_present`.
@@ -197,21 +225,41 @@ pub(in crate::api) enum Cleanup {
 #[derive(ToSchema)]
 pub(in crate::api) struct Timeouts {
     /// From submit until a worker takes the task. Default: as long as it takes.
-    #[schema(required = false, examples("1h"))]
+    #[schema(required = false, pattern = "^([0-9]+(ms|s|m|h|d))+$", examples("1h"))]
     queue: String,
-    #[schema(required = false, default = "10m", examples("10m"))]
+    #[schema(
+        required = false,
+        default = "10m",
+        pattern = "^([0-9]+(ms|s|m|h|d))+$",
+        examples("10m")
+    )]
     pull: String,
     /// Creating and starting, without the pull.
-    #[schema(required = false, default = "2m", examples("2m"))]
+    #[schema(
+        required = false,
+        default = "2m",
+        pattern = "^([0-9]+(ms|s|m|h|d))+$",
+        examples("2m")
+    )]
     start: String,
     /// Default: as long as it takes.
-    #[schema(required = false, examples("30m"))]
+    #[schema(required = false, pattern = "^([0-9]+(ms|s|m|h|d))+$", examples("30m"))]
     run: String,
     /// Between the stop signal and the kill.
-    #[schema(required = false, default = "10s", examples("10s"))]
+    #[schema(
+        required = false,
+        default = "10s",
+        pattern = "^([0-9]+(ms|s|m|h|d))+$",
+        examples("10s")
+    )]
     stop_grace: String,
     /// Storing the log and the outputs after the exit.
-    #[schema(required = false, default = "10m", examples("10m"))]
+    #[schema(
+        required = false,
+        default = "10m",
+        pattern = "^([0-9]+(ms|s|m|h|d))+$",
+        examples("10m")
+    )]
     finish: String,
 }
 

@@ -4,10 +4,10 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use utoipa::IntoParams;
 
-use super::view::{Task, TaskProblem};
+use super::view::Task;
 use super::wait;
 use crate::api::extract::{Caller, TaskPath, no_such_task};
-use crate::api::problem::{Problem, ProblemDocument};
+use crate::api::problem::Problem;
 use crate::api::query::{Params, QueryReader, ReadQuery};
 use crate::api::state::App;
 
@@ -16,7 +16,7 @@ use crate::api::state::App;
 pub(in crate::api) struct GetTaskQuery {
     /// Wait so long for the end of the task, 50 s at most. 200: it succeeded or was skipped; 424: it failed
     /// or was cancelled; 303: not over yet, and HTTP clients go on waiting at the address in `Location`.
-    #[param(value_type = Option<String>, example = "50s")]
+    #[param(value_type = Option<String>, pattern = "^([0-9]+|([0-9]+(ms|s|m|h|d))+)$", example = "50s")]
     wait: Option<std::time::Duration>,
 }
 
@@ -39,12 +39,11 @@ impl ReadQuery for GetTaskQuery {
         ("Prefer" = Option<String>, Header, example = "wait=50",
          description = "`wait=<seconds>` means the same as the parameter `wait` (RFC 7240)."),
     ),
+    extensions(("x-problems" = json!(["task_not_found", "task_failed", "task_cancelled"]))),
     responses(
         (status = 200, description = "The task; with `wait`, it succeeded or was skipped", body = Task),
         (status = 303, description = "With `wait`: not over yet; `Location` waits on",
          headers(("Location" = String, description = "The same wait for the same task"))),
-        (status = 404, description = "There is no such task", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 424, description = "With `wait`: the task failed or was cancelled; the body is the task and the problem", body = TaskProblem, content_type = "application/problem+json"),
     )
 )]
 pub(in crate::api) async fn get_task(

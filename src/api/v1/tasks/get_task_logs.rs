@@ -14,7 +14,7 @@ use crate::api::logs::encode::{Format, LogLine, parse_place};
 use crate::api::logs::output::{Form, MAIN_CONTAINER, Output, tail};
 use crate::api::logs::range::{self, Part};
 use crate::api::logs::select::{Select, pattern};
-use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::problem::{Problem, ProblemKind};
 use crate::api::query::{Params, QueryReader, ReadQuery};
 use crate::api::state::App;
 use crate::domain::log::{Follow, LogPlace, LogStream};
@@ -39,7 +39,7 @@ pub(in crate::api) struct GetTaskLogsQuery {
     #[param(value_type = Option<u64>, example = 0)]
     offset: Option<u64>,
     /// Behind this place, `<attempt>:<offset>`: the id of an event that was received.
-    #[param(value_type = Option<String>, example = "1:0")]
+    #[param(value_type = Option<String>, pattern = "^[1-9][0-9]{0,8}:[0-9]{1,18}$", example = "1:0")]
     after: Option<LogPlace>,
     /// The last lines of those that would be answered otherwise, so many.
     #[param(value_type = Option<u32>, example = 100)]
@@ -160,6 +160,7 @@ static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
         ("Range" = Option<String>, Header, description = "A part of the whole log as plain text, without parameters that choose", example = "bytes=-1000"),
         ("Last-Event-ID" = Option<String>, Header, description = "Of events: go on behind this one. Goes before `after`, `offset`, `tail` and `since`", example = "1:0"),
     ),
+    extensions(("x-problems" = json!(["task_not_found", "attempt_not_found", "range_not_satisfiable"]))),
     responses(
         (status = 200, description = "The log",
          headers(
@@ -181,10 +182,6 @@ static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
             ("Supercargo-Log-Offset" = u64, description = "Of the first byte of the answer"),
          ),
          body = String, content_type = "text/plain"),
-        (status = 400, description = "A parameter is unknown, can't be read, or contradicts another one or a header", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such task or attempt", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 416, description = "The log has none of the bytes that `Range` names", body = ProblemDocument, content_type = "application/problem+json",
-         headers(("Content-Range" = String, description = "How many bytes there are: `bytes */1000`"))),
     )
 )]
 pub(in crate::api) async fn get_task_logs(

@@ -11,7 +11,7 @@ use super::existing_attempt;
 use super::get_task_result::not_finished;
 use super::get_task_spec::AttemptQuery;
 use crate::api::extract::{Caller, OutputPath, no_such_task};
-use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::problem::{Problem, ProblemKind};
 use crate::api::query::Params;
 use crate::api::state::{App, Shared};
 use crate::domain::outcome::{OutputValue, StoredFile};
@@ -31,11 +31,13 @@ const PIECE: usize = 64 << 10;
         ("name" = String, Path, description = "The name of the output", example = "report"),
         AttemptQuery,
     ),
+    extensions(("x-problems" = json!(["task_not_found", "attempt_not_found", "output_not_found", "output_gone", "not_finished"]))),
     responses(
-        (status = 200, description = "The value, or the bytes",
+        (status = 200, description = "The value as JSON, or the bytes of the file with the type that its name says",
          content(
-            (serde_json::Value = "application/json", example = json!(7)),
             (String = "application/octet-stream"),
+            (serde_json::Value = "application/json", example = json!(7)),
+            (String = "*/*"),
          ),
          headers(
             ("ETag" = Option<String>, description = "Of a file: its SHA-256, in hex"),
@@ -43,9 +45,6 @@ const PIECE: usize = 64 << 10;
             ("Content-Disposition" = Option<String>, description = "Of a file: the name that it had"),
          )),
         (status = 304, description = "The file is the one of `If-None-Match`"),
-        (status = 404, description = "There is no such task, attempt or output", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 410, description = "The file is not stored any more", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 425, description = "The task is not over yet", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 pub(in crate::api) async fn get_task_output(

@@ -4,10 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use serde_json::Value;
 
-use super::view::{self, TaskProblem};
+use super::view;
 use super::wait;
 use crate::api::extract::{Caller, TaskPath, no_such_task};
-use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::problem::{Problem, ProblemKind};
 use crate::api::query::{Nothing, Params};
 use crate::api::state::{App, Shared};
 use crate::domain::outcome::OutputValue;
@@ -26,16 +26,13 @@ use crate::store::{OutputRecord, TaskRecord};
     params(
         ("id" = String, Path, description = "The id of the task, or `key:<run_key>`", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
     ),
+    extensions(("x-problems" = json!(["task_not_found", "task_failed", "task_cancelled", "not_finished"]))),
     responses(
         (status = 200, description = "The task succeeded or was skipped", body = Value, content_type = "application/json",
          examples(
             ("outputs" = (summary = "Outputs", value = json!({"words": 7}))),
             ("last_line" = (summary = "The last line of stdout", value = json!("hello"))),
          )),
-        (status = 404, description = "There is no such task", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 424, description = "The task failed or was cancelled; the body is the task and the problem", body = TaskProblem, content_type = "application/problem+json"),
-        (status = 425, description = "The task is not over yet", body = ProblemDocument, content_type = "application/problem+json",
-         headers(("Retry-After" = u32, description = "Seconds"))),
     )
 )]
 pub(in crate::api) async fn get_task_result(

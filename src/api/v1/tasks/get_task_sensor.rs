@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::get_task_result::result;
 use super::view::{self, Failure};
 use crate::api::extract::{Caller, TaskPath};
-use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::problem::{Problem, ProblemKind};
 use crate::api::query::{Nothing, Params};
 use crate::api::state::App;
 use crate::domain::state::TaskState;
@@ -61,9 +61,9 @@ const HELD_BACK: Duration = Duration::from_secs(1);
     params(
         ("id" = String, Path, description = "The id of the task, or `key:<run_key>`", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
     ),
+    extensions(("x-problems" = json!(["not_over"]))),
     responses(
         (status = 200, description = "The task is over, or there is none", body = TaskSensor),
-        (status = 404, description = "The task is not over", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 pub(in crate::api) async fn get_task_sensor(State(app): State<App>, request: Request) -> Response {

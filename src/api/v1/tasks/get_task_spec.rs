@@ -6,7 +6,7 @@ use utoipa::IntoParams;
 use super::document::TaskSpec;
 use super::existing_attempt;
 use crate::api::extract::{Caller, TaskPath, no_such_task};
-use crate::api::problem::{Problem, ProblemDocument};
+use crate::api::problem::Problem;
 use crate::api::query::{Params, QueryReader, ReadQuery};
 use crate::api::state::App;
 use crate::domain::spec::to_document;
@@ -37,9 +37,9 @@ impl ReadQuery for AttemptQuery {
         ("id" = String, Path, description = "The id of the task, or `key:<run_key>`", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
         AttemptQuery,
     ),
+    extensions(("x-problems" = json!(["task_not_found", "attempt_not_found"]))),
     responses(
         (status = 200, description = "The document", body = TaskSpec),
-        (status = 404, description = "There is no such task or attempt", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 pub(in crate::api) async fn get_task_spec(

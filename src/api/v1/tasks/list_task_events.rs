@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::extract::{Caller, TaskPath, no_such_task};
-use crate::api::problem::{Problem, ProblemDocument};
+use crate::api::problem::Problem;
 use crate::api::query::{Nothing, Params};
 use crate::api::state::App;
 use crate::ids::AttemptNo;
@@ -44,9 +44,9 @@ pub(in crate::api) struct TaskEvent {
     params(
         ("id" = String, Path, description = "The id of the task, or `key:<run_key>`", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
     ),
+    extensions(("x-problems" = json!(["task_not_found"]))),
     responses(
         (status = 200, description = "What happened, the oldest first", body = TaskEvents),
-        (status = 404, description = "There is no such task", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 pub(in crate::api) async fn list_task_events(

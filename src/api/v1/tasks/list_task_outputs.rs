@@ -8,7 +8,7 @@ use super::existing_attempt;
 use super::get_task_spec::AttemptQuery;
 use super::view::output_href;
 use crate::api::extract::{Caller, TaskPath, no_such_task};
-use crate::api::problem::{Problem, ProblemDocument};
+use crate::api::problem::Problem;
 use crate::api::query::Params;
 use crate::api::state::{App, Shared};
 use crate::domain::outcome::OutputValue;
@@ -17,7 +17,7 @@ use crate::store::OutputRecord;
 
 /// What a task handed back.
 #[derive(Debug, Serialize, ToSchema)]
-pub(in crate::api) struct TaskOutputs {
+pub(in crate::api) struct OutputList {
     items: Vec<TaskOutput>,
 }
 
@@ -77,9 +77,9 @@ impl TaskOutput {
         ("id" = String, Path, description = "The id of the task, or `key:<run_key>`", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
         AttemptQuery,
     ),
+    extensions(("x-problems" = json!(["task_not_found", "attempt_not_found"]))),
     responses(
-        (status = 200, description = "The outputs of the attempt, by name", body = TaskOutputs),
-        (status = 404, description = "There is no such task or attempt", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 200, description = "The outputs of the attempt, by name", body = OutputList),
     )
 )]
 pub(in crate::api) async fn list_task_outputs(
@@ -87,11 +87,11 @@ pub(in crate::api) async fn list_task_outputs(
     _caller: Caller,
     TaskPath(task): TaskPath,
     Params(query): Params<AttemptQuery>,
-) -> Result<Json<TaskOutputs>, Problem> {
+) -> Result<Json<OutputList>, Problem> {
     let record = app.store.find_task(task).await?.ok_or_else(|| no_such_task(task))?;
     let attempt = existing_attempt(&record, query.attempt)?;
     let outputs = app.store.list_outputs(task, attempt).await?;
     let items =
         outputs.into_iter().map(|it| TaskOutput::new(&app, task, query.attempt, it)).collect();
-    Ok(Json(TaskOutputs { items }))
+    Ok(Json(OutputList { items }))
 }

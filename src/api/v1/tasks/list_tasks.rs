@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::view::Task;
 use crate::api::extract::Caller;
-use crate::api::problem::{Problem, ProblemDocument};
+use crate::api::problem::Problem;
 use crate::api::query::{Params, QueryReader, ReadQuery};
 use crate::api::state::App;
 use crate::domain::spec::suggest;
@@ -26,10 +26,13 @@ const MOST: i64 = 1_000;
 #[expect(dead_code, reason = "the documentation of what `TaskFilter` is read from")]
 pub(in crate::api) struct ListTasksQuery {
     /// Only tasks in one of these states: several by commas, or the parameter several times.
-    #[param(example = "failed,cancelled")]
+    #[param(
+        pattern = "^(queued|starting|running|finishing|succeeded|failed|skipped|cancelled)(,(queued|starting|running|finishing|succeeded|failed|skipped|cancelled))*$",
+        example = "failed,cancelled"
+    )]
     state: Option<String>,
     /// Only tasks with this label. Several times: with all of them.
-    #[param(example = "team=a")]
+    #[param(pattern = "^[^=]+=", example = "team=a")]
     label: Option<String>,
     /// Only tasks of this name.
     #[param(example = "count")]
@@ -47,7 +50,7 @@ pub(in crate::api) struct ListTasksQuery {
     #[param(minimum = 1, maximum = 1000, default = 100, example = 20)]
     limit: Option<u32>,
     /// `next_cursor` of the page before, with the same filters.
-    #[param(example = "AZnSpIweezOaUj9vajocEQ")]
+    #[param(pattern = "^[A-Za-z0-9_-]{21}[AQgw]$", example = "AZnSpIweezOaUj9vajocEQ")]
     cursor: Option<String>,
 }
 
@@ -137,7 +140,6 @@ pub(in crate::api) struct TaskPage {
     params(ListTasksQuery),
     responses(
         (status = 200, description = "A page of tasks, without their attempts and outputs", body = TaskPage),
-        (status = 400, description = "A bad parameter", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 pub(in crate::api) async fn list_tasks(

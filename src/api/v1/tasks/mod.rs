@@ -18,7 +18,7 @@ pub(in crate::api) mod retry_task;
 mod submission;
 pub(in crate::api) mod submit_task;
 pub(in crate::api) mod submit_tasks;
-mod view;
+pub(in crate::api) mod view;
 mod wait;
 
 use super::super::problem::{Problem, ProblemKind};

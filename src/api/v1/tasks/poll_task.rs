@@ -14,7 +14,7 @@ use super::get_task_result::result;
 use super::view::state_schema;
 use super::{path_of, wait};
 use crate::api::extract::{Caller, TaskPath, no_such_task};
-use crate::api::problem::{Problem, ProblemDocument};
+use crate::api::problem::Problem;
 use crate::api::query::{Params, QueryReader, ReadQuery};
 use crate::api::state::{App, Shared};
 use crate::domain::state::TaskState;
@@ -25,10 +25,10 @@ use crate::store::TaskRecord;
 #[into_params(parameter_in = Query)]
 pub(in crate::api) struct PollTaskQuery {
     /// Where the page before ended: `cursor` of that page. Default: the beginning.
-    #[param(value_type = Option<String>, example = "1.0")]
+    #[param(value_type = Option<String>, pattern = r"^[1-9][0-9]{0,8}\.[0-9]{1,18}(\.(queued|starting|running|finishing|succeeded|failed|skipped|cancelled))?$", example = "1.0")]
     cursor: Option<Cursor>,
     /// How long the request may be held until there is something new, 50 s at most. Default: 20 s.
-    #[param(value_type = Option<String>, example = "20s")]
+    #[param(value_type = Option<String>, pattern = "^([0-9]+|([0-9]+(ms|s|m|h|d))+)$", example = "20s")]
     wait: Option<Duration>,
 }
 
@@ -81,7 +81,7 @@ impl FromStr for Cursor {
 
 /// A piece of a task's life.
 #[derive(Debug, Serialize, ToSchema)]
-pub(in crate::api) struct TaskPage {
+pub(in crate::api) struct TaskPoll {
     #[schema(schema_with = state_schema)]
     state: &'static str,
     /// The attempt that the lines are of.
@@ -126,11 +126,9 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(20);
         ("id" = String, Path, description = "The id of the task, or `key:<run_key>`", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
         PollTaskQuery,
     ),
+    extensions(("x-problems" = json!(["task_not_found", "task_failed", "task_cancelled"]))),
     responses(
-        (status = 200, description = "What is new, or that nothing is", body = TaskPage),
-        (status = 400, description = "A bad parameter", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such task", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 424, description = "The task failed or was cancelled, and its whole log was read; the body is the task and the problem", body = super::view::TaskProblem, content_type = "application/problem+json"),
+        (status = 200, description = "What is new, or that nothing is", body = TaskPoll),
     )
 )]
 pub(in crate::api) async fn poll_task(
@@ -138,7 +136,7 @@ pub(in crate::api) async fn poll_task(
     _caller: Caller,
     TaskPath(task): TaskPath,
     Params(query): Params<PollTaskQuery>,
-) -> Result<Json<TaskPage>, Problem> {
+) -> Result<Json<TaskPoll>, Problem> {
     let wait = query.wait.unwrap_or(DEFAULT_WAIT).min(wait::LONGEST);
     let deadline = Instant::now() + wait;
     let mut cursor = query.cursor.unwrap_or(Cursor::START);
@@ -183,11 +181,9 @@ pub(in crate::api) async fn poll_task(
         ("id" = String, Path, description = "The id of the task, or `key:<run_key>`", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
         PollTaskQuery,
     ),
+    extensions(("x-problems" = json!(["task_not_found", "task_failed", "task_cancelled"]))),
     responses(
-        (status = 200, description = "What is new, or that nothing is", body = TaskPage),
-        (status = 400, description = "A bad parameter", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such task", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 424, description = "The task failed or was cancelled, and its whole log was read; the body is the task and the problem", body = super::view::TaskProblem, content_type = "application/problem+json"),
+        (status = 200, description = "What is new, or that nothing is", body = TaskPoll),
     )
 )]
 pub(in crate::api) async fn poll_task_by_post(
@@ -195,7 +191,7 @@ pub(in crate::api) async fn poll_task_by_post(
     caller: Caller,
     task: TaskPath,
     query: Params<PollTaskQuery>,
-) -> Result<Json<TaskPage>, Problem> {
+) -> Result<Json<TaskPoll>, Problem> {
     poll_task(app, caller, task, query).await
 }
 
@@ -246,7 +242,7 @@ async fn page(
     cursor: Cursor,
     piece: Piece,
     over: bool,
-) -> Result<TaskPage, Problem> {
+) -> Result<TaskPoll, Problem> {
     let failed = matches!(record.state, TaskState::Failed | TaskState::Cancelled);
     if over && failed && piece.lines.is_empty() {
         return Err(wait::failed(app, record).await?);
@@ -260,7 +256,7 @@ async fn page(
     let end = Cursor { offset: piece.offset, state: Some(record.state), ..cursor };
     let next = (!over || failed)
         .then(|| app.public_url.link(&format!("{}/poll?cursor={end}", path_of(record.task))));
-    Ok(TaskPage {
+    Ok(TaskPoll {
         state: record.state.as_str(),
         attempt: cursor.attempt,
         lines: piece.lines,

@@ -4,10 +4,10 @@ use axum::response::Response;
 
 use super::document::TaskSpec;
 use super::submit_task::SubmitTaskQuery;
-use super::view::{Task, TaskProblem};
+use super::view::Task;
 use super::{accept, submission, wait};
 use crate::api::extract::{Caller, JsonBody, RequestKey, RunKeyPath};
-use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::problem::{Problem, ProblemKind};
 use crate::api::query::Params;
 use crate::api::state::App;
 use crate::domain::spec::{self, Fault, Submission};
@@ -23,10 +23,10 @@ use crate::store::IdempotencyKey;
     path = "/api/v1/tasks/{id}",
     tag = "tasks",
     params(
-        ("id" = String, Path, description = "`key:` and the run key of the work", example = "key:etl.2026-11-21.count"),
+        ("id" = String, Path, description = "`key:` and the run key of the work", pattern = "^key:[ -~]{1,255}$", example = "key:etl.2026-11-21.count"),
         SubmitTaskQuery,
         ("Idempotency-Key" = Option<String>, Header, example = "etl.2026-11-21.count",
-         description = "Names this request: 1 to 255 printable ASCII characters."),
+         pattern = "^[!-~]([ -~]{0,253}[!-~])?$", description = "Names this request: 1 to 255 printable ASCII characters."),
         ("Prefer" = Option<String>, Header, example = "wait=50",
          description = "`wait=<seconds>` means the same as the parameter `wait` (RFC 7240)."),
     ),
@@ -40,6 +40,7 @@ use crate::store::IdempotencyKey;
                 "name": "simulated", "image": "none", "target": "simulated"}))),
         )
     ),
+    extensions(("x-problems" = json!(["invalid_idempotency_key", "queue_full", "empty_body", "spec_invalid", "idempotency_key_reused", "task_failed", "task_cancelled"]))),
     responses(
         (status = 201, description = "Accepted", body = Task,
          headers(("Location" = String, description = "The path of the task"))),
@@ -48,11 +49,6 @@ use crate::store::IdempotencyKey;
                  ("Supercargo-Duplicate" = Option<String>, description = "`attached`: the task that its work has"))),
         (status = 303, description = "With `wait`: not over yet; `Location` waits on",
          headers(("Location" = String, description = "The same wait for the same task"))),
-        (status = 400, description = "Not JSON, or a bad parameter or path", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON by its type", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "The task is not valid, or the key belongs to another request", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 424, description = "With `wait`: the task failed or was cancelled; the body is the task and the problem", body = TaskProblem, content_type = "application/problem+json"),
     )
 )]
 pub(in crate::api) async fn put_task(

@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use super::submission;
 use super::view::Task;
 use crate::api::extract::{Caller, OptionalJsonBody, TaskPath, no_such_task};
-use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::problem::{Problem, ProblemKind};
 use crate::api::query::{Nothing, Params};
 use crate::api::state::App;
 use crate::domain::spec::{Fault, ObjectReader};
@@ -35,11 +35,9 @@ pub(in crate::api) struct RetryRequest {
         ("id" = String, Path, description = "The id of the task, or `key:<run_key>`", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
     ),
     request_body(content = Option<RetryRequest>, description = "May be left out"),
+    extensions(("x-problems" = json!(["task_not_found", "spec_invalid", "document_invalid"]))),
     responses(
         (status = 202, description = "The task as it stands now", body = Task),
-        (status = 400, description = "Not JSON", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such task", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "The body is not valid", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 pub(in crate::api) async fn retry_task(

@@ -4,10 +4,10 @@ use axum::response::Response;
 use utoipa::IntoParams;
 
 use super::document::TaskSpec;
-use super::view::{Task, TaskProblem};
+use super::view::Task;
 use super::{accept, submission, wait};
 use crate::api::extract::{Caller, JsonBody, RequestKey};
-use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::problem::{Problem, ProblemKind};
 use crate::api::query::{Params, QueryReader, ReadQuery};
 use crate::api::state::App;
 use crate::domain::spec;
@@ -18,7 +18,7 @@ use crate::store::IdempotencyKey;
 pub(in crate::api) struct SubmitTaskQuery {
     /// Wait so long for the end of the task, 50 s at most. 200: it succeeded or was skipped; 424: it failed
     /// or was cancelled; 303: not over yet, and HTTP clients go on waiting at the address in `Location`.
-    #[param(value_type = Option<String>, example = "50s")]
+    #[param(value_type = Option<String>, pattern = "^([0-9]+|([0-9]+(ms|s|m|h|d))+)$", example = "50s")]
     wait: Option<std::time::Duration>,
 }
 
@@ -51,7 +51,7 @@ impl ReadQuery for SubmitTaskQuery {
     params(
         SubmitTaskQuery,
         ("Idempotency-Key" = Option<String>, Header, example = "etl.2026-11-21.count",
-         description = "Names this request: 1 to 255 printable ASCII characters."),
+         pattern = "^[!-~]([ -~]{0,253}[!-~])?$", description = "Names this request: 1 to 255 printable ASCII characters."),
         ("Prefer" = Option<String>, Header, example = "wait=50",
          description = "`wait=<seconds>` means the same as the parameter `wait` (RFC 7240)."),
     ),
@@ -84,6 +84,7 @@ impl ReadQuery for SubmitTaskQuery {
                 "name": "simulated", "image": "none", "target": "simulated"}))),
         )
     ),
+    extensions(("x-problems" = json!(["invalid_idempotency_key", "queue_full", "empty_body", "run_key_taken", "spec_invalid", "idempotency_key_reused", "task_failed", "task_cancelled"]))),
     responses(
         (status = 201, description = "Accepted", body = Task,
          headers(("Location" = String, description = "The path of the task"),
@@ -96,12 +97,6 @@ impl ReadQuery for SubmitTaskQuery {
                  ("Supercargo-Duplicate" = String, description = "`retried`"))),
         (status = 303, description = "With `wait`: not over yet; `Location` waits on",
          headers(("Location" = String, description = "The same wait for the same task"))),
-        (status = 400, description = "Not JSON, or a bad parameter", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 409, description = "The work has a task, and `on_duplicate` is `reject`", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON by its type", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "The task is not valid, or the key belongs to another request", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 424, description = "With `wait`: the task failed or was cancelled; the body is the task and the problem", body = TaskProblem, content_type = "application/problem+json"),
     )
 )]
 pub(in crate::api) async fn submit_task(

@@ -13,7 +13,7 @@ use super::document::TaskSpec;
 use super::submission::{self, REPLAYED};
 use super::view::Task;
 use crate::api::extract::{Caller, JsonBody, RequestKey, no_such_task, trace_context};
-use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::problem::{Problem, ProblemKind};
 use crate::api::query::{Nothing, Params};
 use crate::api::state::{App, Shared};
 use crate::domain::spec::{self, Fault, Limits, ObjectReader, Submission};
@@ -44,7 +44,7 @@ pub(in crate::api) struct SubmittedTasks {
     tag = "tasks",
     params(
         ("Idempotency-Key" = Option<String>, Header, example = "etl.2026-11-21.all",
-         description = "Names this request: 1 to 255 printable ASCII characters."),
+         pattern = "^[!-~]([ -~]{0,253}[!-~])?$", description = "Names this request: 1 to 255 printable ASCII characters."),
     ),
     request_body(
         content = TaskBatch,
@@ -58,13 +58,11 @@ pub(in crate::api) struct SubmittedTasks {
                 {"name": "b", "image": "none", "target": "simulated"}]}))),
         )
     ),
+    extensions(("x-problems" = json!(["invalid_idempotency_key", "queue_full", "empty_body", "run_key_taken", "spec_invalid", "idempotency_key_reused"]))),
     responses(
         (status = 201, description = "Accepted", body = SubmittedTasks),
-        (status = 200, description = "Accepted before under this key", body = SubmittedTasks,
-         headers(("Idempotent-Replayed" = bool, description = "`true`"))),
-        (status = 400, description = "Not JSON, or a bad parameter", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "One of the tasks is not valid, or the key belongs to another request", body = ProblemDocument, content_type = "application/problem+json"),
+        (status = 200, description = "Accepted before under this key, or every one the task that its work has", body = SubmittedTasks,
+         headers(("Idempotent-Replayed" = Option<bool>, description = "`true` for a repetition"))),
     )
 )]
 pub(in crate::api) async fn submit_tasks(

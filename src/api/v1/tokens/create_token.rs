@@ -7,7 +7,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::api::extract::{Caller, JsonBody};
-use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::problem::{Problem, ProblemKind};
 use crate::api::query::{Nothing, Params};
 use crate::api::state::App;
 use crate::auth;
@@ -22,7 +22,7 @@ pub(in crate::api) struct TokenRequest {
     #[schema(min_length = 1, max_length = 255, examples("airflow"))]
     name: String,
     /// Such as `30d`. Default: never.
-    #[schema(required = false, examples("90d"))]
+    #[schema(required = false, pattern = "^([0-9]+(ms|s|m|h|d))+$", examples("90d"))]
     expires_in: String,
 }
 
@@ -50,12 +50,9 @@ pub(in crate::api) struct CreatedToken {
         ("1_forever" = (summary = "Until it is revoked", value = json!({"name": "airflow"}))),
         ("2_expires" = (summary = "For a while", value = json!({"name": "ci", "expires_in": "90d"}))),
     )),
+    extensions(("x-problems" = json!(["empty_body", "spec_invalid", "document_invalid"]))),
     responses(
         (status = 201, description = "The token, for this once", body = CreatedToken),
-        (status = 400, description = "Not JSON", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON by its type", body = ProblemDocument, content_type = "application/problem+json"),
-        (status = 422, description = "The body is not valid", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 pub(in crate::api) async fn create_token(

@@ -2,7 +2,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 
 use crate::api::extract::Caller;
-use crate::api::problem::{Problem, ProblemDocument, ProblemKind};
+use crate::api::problem::{Problem, ProblemKind};
 use crate::api::query::{Nothing, Params};
 use crate::api::state::App;
 
@@ -17,9 +17,9 @@ use crate::api::state::App;
     params(
         ("id" = String, Path, description = "The id of the token", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
     ),
+    extensions(("x-problems" = json!(["token_not_found"]))),
     responses(
         (status = 204, description = "It is revoked"),
-        (status = 404, description = "There is no such token", body = ProblemDocument, content_type = "application/problem+json"),
     )
 )]
 pub(in crate::api) async fn revoke_token(
