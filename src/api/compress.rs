@@ -4,6 +4,7 @@
 //! Never what is streamed (logs, events, files: a client of those wants every byte when it comes, and counts
 //! them), and never what has an `ETag`, which names the bytes.
 
+use axum::extract::Request;
 use axum::http::{Response, StatusCode, header};
 use hyper::body::Body;
 use tower_http::CompressionLevel;
@@ -16,6 +17,25 @@ const LEAST: u64 = 4 << 10;
 pub(super) fn layer() -> CompressionLayer<Worthwhile> {
     // Half of the gain of the best level is here for a tenth of its time.
     CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(Worthwhile)
+}
+
+/// Before the layer: it would answer 406 to who refuses the plain form, and that after the request was carried
+/// out. The standard leaves it to us (RFC 9110, 12.5.3): they get the plain form.
+pub(super) async fn take_plain(mut request: Request) -> Request {
+    let values = request.headers().get_all(header::ACCEPT_ENCODING).iter();
+    let mut codings = values.filter_map(|it| it.to_str().ok()).flat_map(|it| it.split(','));
+    if codings.any(refuses_plain) {
+        request.headers_mut().remove(header::ACCEPT_ENCODING);
+    }
+    request
+}
+
+/// `*;q=0` or `identity;q=0`
+fn refuses_plain(coding: &str) -> bool {
+    let Some((name, weight)) = coding.split_once(';') else { return false };
+    let weight = weight.trim().strip_prefix(['q', 'Q']).and_then(|it| it.trim().strip_prefix('='));
+    let is_zero = weight.is_some_and(|it| it.trim().parse() == Ok(0.0_f32));
+    is_zero && matches!(name.trim().to_ascii_lowercase().as_str(), "*" | "identity")
 }
 
 #[derive(Debug, Clone, Copy)]

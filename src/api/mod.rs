@@ -106,6 +106,7 @@ fn served(routes: Router<App>, app: App) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(observe::observe))
         .layer(compress::layer())
+        .layer(middleware::map_request(compress::take_plain))
 }
 
 /// The description of the API as it is served and committed.

@@ -50,8 +50,9 @@ async fn a_large_answer_is_compressed_for_who_takes_it() {
         let json: Value = serde_json::from_slice(&unpacked(&packed)).unwrap();
         assert_eq!(json, plain.json());
     }
-    for accepted in ["br", "gzip;q=0", "*;q=0"] {
+    for accepted in ["br", "gzip;q=0", "*;q=0", "br, identity; q=0.0"] {
         let answer = get(&app, path, accepted).await;
+        assert_eq!(answer.status.as_u16(), 200, "{accepted}: {answer:?}");
         assert!(!answer.headers.contains_key("content-encoding"), "{accepted}: {answer:?}");
     }
     // A description of the API, and a page.

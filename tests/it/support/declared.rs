@@ -91,7 +91,9 @@ impl Description {
         let declared = [media_type, "*/*"].into_iter().find(|it| content.contains_key(*it));
         let declared = declared.ok_or_else(|| format!("it does not declare {media_type:?}"))?;
         let schema = format!("{place}/content/{}/schema", escaped(declared));
-        if is_head || self.document.pointer(&schema).is_none() {
+        // What is compressed is the same body in another coding.
+        let is_coded = headers.contains_key("content-encoding");
+        if is_head || is_coded || self.document.pointer(&schema).is_none() {
             return Ok(());
         }
         if media_type.ends_with("json") {
