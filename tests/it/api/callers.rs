@@ -116,7 +116,10 @@ async fn the_pages_of_a_failed_task_end_in_its_failure() {
     );
     let end = next(&app, &second).await;
     assert_eq!(end.status, StatusCode::FAILED_DEPENDENCY);
-    assert_eq!(end.reason.as_deref(), Some("task failed (exit_nonzero): exited with code 3"));
+    assert_eq!(
+        end.reason.as_deref(),
+        Some("task failed (exit_nonzero): exited with code 3; its log ends: no such file")
+    );
     assert_eq!(end.json()["failure"]["log_tail"], json!(["no such file"]));
     let bad = app.get(&format!("{PATH}/{id}/poll?cursor=x")).await;
     assert!(bad.problem().starts_with("400 invalid_parameter: cursor:"), "{bad:?}");
