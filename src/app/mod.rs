@@ -149,6 +149,14 @@ impl App {
         let store = Store::open(&database.settings(&config))?;
         let prepared =
             database::prepare(&store, admin.as_ref().map(AdminToken::new_token).as_ref()).await?;
+        if let Some(admin) = &admin
+            && store.find_token(&admin.new_token().sha256).await?.is_none()
+        {
+            tracing::warn!(
+                "the token in {} was revoked: remove the file and start again, and a new one is made",
+                admin.path().display()
+            );
+        }
         let wake = Wake::default();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let objects =

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine as _;
 use sha2::{Digest, Sha256};
 
+use crate::clock::{Clock as _, SystemClock};
 use crate::store::{self, NewToken, Principal, Store};
 
 pub use admin_token::{AdminToken, TokenFileError};
@@ -77,7 +78,13 @@ impl Authenticator {
     /// The principal of the token in the headers.
     pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, Error> {
         let hint = match &*self.mode {
-            Mode::Off => return Ok(Principal { token: None, name: "anonymous".to_owned() }),
+            Mode::Off => {
+                return Ok(Principal {
+                    token: None,
+                    name: "anonymous".to_owned(),
+                    expires_at: None,
+                });
+            }
             Mode::On { hint } => hint,
         };
         let Some(token) = token_of(headers) else {
@@ -85,7 +92,9 @@ impl Authenticator {
         };
         let sha256 = hash(token.as_bytes());
         let now = Instant::now();
-        if let Some(principal) = self.cache().get(&sha256, now) {
+        let cached = self.cache().get(&sha256, now);
+        let valid = |it: &Principal| it.expires_at.is_none_or(|at| SystemClock.now() < at);
+        if let Some(principal) = cached.filter(valid) {
             return Ok(principal);
         }
         match self.store.find_token(&sha256).await? {
@@ -209,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_cached_token_expires_and_the_cache_is_bounded() {
-        let principal = || Principal { token: None, name: "x".to_owned() };
+        let principal = || Principal { token: None, name: "x".to_owned(), expires_at: None };
         let mut cache = Cache::default();
         let start = Instant::now();
         cache.insert([1; 32], principal(), start);

@@ -26,6 +26,8 @@ pub struct NewToken {
 pub struct Principal {
     pub token: Option<TokenId>,
     pub name: String,
+    /// When the token is none any more.
+    pub expires_at: Option<Timestamp>,
 }
 
 pub(super) async fn insert_if_missing(
@@ -96,12 +98,16 @@ impl Store {
     /// The principal of a token that is valid now.
     pub async fn find_token(&self, sha256: &[u8; 32]) -> Result<Option<Principal>, Error> {
         let row = sqlx::query!(
-            "select id, name from tokens
+            "select id, name, expires_at from tokens
              where sha256 = $1 and revoked_at is null and (expires_at is null or expires_at > now())",
             sha256
         )
         .fetch_optional(&self.pool)
         .await?;
-        Ok(row.map(|it| Principal { token: Some(TokenId::from_uuid(it.id)), name: it.name }))
+        Ok(row.map(|it| Principal {
+            token: Some(TokenId::from_uuid(it.id)),
+            name: it.name,
+            expires_at: opt_jiff(it.expires_at),
+        }))
     }
 }

@@ -134,7 +134,12 @@ impl Endpoint {
 fn parse_url(text: &str) -> Result<Url, Error> {
     let fix =
         || Error::Usage(format!("{text:?} is not an address: write \"http://127.0.0.1:7070\""));
-    let url = Url::parse(text).map_err(|_| fix())?;
+    let mut url = Url::parse(text).map_err(|_| fix())?;
+    // As the service says where its API is.
+    let base = url.path().trim_end_matches('/').strip_suffix("/api/v1").map(|it| format!("{it}/"));
+    if let Some(base) = base {
+        url.set_path(&base);
+    }
     if matches!(url.scheme(), "http" | "https") && url.has_host() { Ok(url) } else { Err(fix()) }
 }
 
@@ -218,6 +223,12 @@ mod tests {
         let url = Some("https://jo:hunter2@runs.example/base/".to_owned());
         let found = find(&Options { url, ..Options::default() }, &[]);
         assert_eq!(found.shown(), "https://runs.example/base");
+        for (given, base) in [
+            ("http://127.0.0.1:7070/api/v1", "http://127.0.0.1:7070/"),
+            ("https://runs.example/base/api/v1/", "https://runs.example/base/"),
+        ] {
+            assert_eq!(parse_url(given).unwrap().as_str(), base);
+        }
     }
 
     #[test]

@@ -18,8 +18,21 @@ pub(crate) use tail::Tail;
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct ReportArgs {
     /// Write how the task ended to this JUnit file, also when it failed or was not waited for to its end
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = report_file)]
     pub(crate) junit: Option<PathBuf>,
+}
+
+/// A folder that is missing is told before anything runs: a step that ends well without its report misleads.
+fn report_file(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+    match folder {
+        Some(folder) if !folder.is_dir() => {
+            Err(format!("there is no folder {}: make it first", folder.display()))
+        }
+        _ if path.is_dir() => Err("it is a folder: name a file".to_owned()),
+        _ => Ok(path),
+    }
 }
 
 /// How the waiting for one task ended.

@@ -1,6 +1,7 @@
 //! The steps after the end of the sandbox: what it left, the verdict, the record.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,6 +24,8 @@ use crate::store::{AttemptEnd, AttemptFate, ClaimedTask, LogSeals, Recorded, Req
 
 /// How long a log may take to its end once the database answers again.
 const FINISH_AFTER_OUTAGE: Duration = Duration::from_mins(1);
+/// After a longer wait nobody misses the second that those who claim may take.
+const LONGEST_TIMER: Duration = Duration::from_mins(1);
 
 impl Supervisor<'_> {
     pub(super) async fn collect(&mut self, exit: &ExitReport) -> Result<(), Quit> {
@@ -119,8 +122,26 @@ impl Supervisor<'_> {
         if requeued {
             wake.queued();
         }
+        if let Some(next) = end.requeue.as_ref().filter(|_| requeued) {
+            self.wake_at(next.not_before);
+        }
         self.apply(Event::Recorded);
         Ok(())
+    }
+
+    /// Those who claim look from time to time: a wait that is over sooner is told to them.
+    fn wake_at(&self, due: jiff::Timestamp) {
+        let wait = Duration::try_from(self.shared.parts.clock.now().duration_until(due));
+        let Some(wait) = wait.ok().filter(|it| *it <= LONGEST_TIMER) else {
+            return;
+        };
+        let (shared, wake) = (Arc::clone(self.shared), self.shared.parts.wake.clone());
+        self.shared.supervisors.spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(wait) => wake.queued(),
+                () = shared.detach.cancelled() => {}
+            }
+        });
     }
 
     fn measure(&self, end: &AttemptEnd, requeued: bool) {

@@ -46,6 +46,22 @@ async fn a_token_that_expired_is_none() {
 }
 
 #[tokio::test]
+async fn a_token_that_was_used_a_moment_ago_expires_all_the_same() {
+    let app = test_app!();
+    let made = app.post(PATH, &json!({"name": "short", "expires_in": "500ms"})).await;
+    let bearer = format!("Bearer {}", made.json()["token"].as_str().unwrap());
+    let status = async || {
+        app.call(Method::GET, PATH, &[("authorization", &bearer)], Body::empty()).await.status
+    };
+    assert_eq!(status().await, StatusCode::OK);
+    let within = std::time::Duration::from_secs(5);
+    crate::support::until("the token has expired", within, async || {
+        (status().await == StatusCode::UNAUTHORIZED).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_bad_token_request_names_its_faults() {
     let app = test_app!();
     let bad = app.post(PATH, &json!({"nam": "x", "expires_in": "soon"})).await;
@@ -53,4 +69,6 @@ async fn a_bad_token_request_names_its_faults() {
     let pointers: Vec<_> =
         bad.json()["errors"].as_array().unwrap().iter().map(|it| it["pointer"].clone()).collect();
     assert_eq!(pointers, ["/name", "/expires_in", "/nam"]);
+    let dead = app.post(PATH, &json!({"name": "x", "expires_in": "0s"})).await;
+    assert_eq!(dead.json()["errors"][0]["pointer"], "/expires_in", "{dead:?}");
 }

@@ -93,6 +93,8 @@ async fn a_put_attaches_to_the_task_that_there_is() {
         (&other.json()["errors"][0]["pointer"], &other.json()["errors"][1]["pointer"]),
         (&json!("/run_key"), &json!("/on_duplicate"))
     );
+    let refused = put(&app, "a", &[], &json!({"image": "x", "on_duplicate": "reject"})).await;
+    assert!(refused.problem().contains("PUT attaches"), "{refused:?}");
     let by_id =
         app.call(Method::PUT, &format!("{PATH}/{}", first.id()), &[], Body::from("{}")).await;
     assert!(by_id.problem().starts_with("400 invalid_parameter"), "{by_id:?}");
@@ -164,6 +166,8 @@ async fn a_retry_is_of_the_attempt_that_its_caller_has_seen() {
         bad.json()["errors"][0]["detail"],
         "unknown field \"from_atempt\": did you mean \"from_attempt\"?"
     );
+    let beyond = app.post(&path, &json!({"from_attempt": 9})).await;
+    assert!(beyond.problem().starts_with("404 attempt_not_found"), "{beyond:?}");
     let unknown =
         app.post(&format!("{PATH}/0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11/retry"), &json!({})).await;
     assert_eq!(unknown.status, StatusCode::NOT_FOUND);

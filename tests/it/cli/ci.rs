@@ -120,10 +120,11 @@ async fn a_junit_file_is_written_however_it_ends() {
     let text = taken();
     assert!(text.contains(r#"name="n""#) && text.contains("image is empty"), "{text}");
 
-    // A report that can't be written changes nothing.
+    // One that can't be written is told before anything runs.
     let fake = service("failed", Some(3)).await;
-    let done = supercargo(&fake, &["run", "--junit", "/nowhere/j.xml", "a"]).await.exits_with(3);
-    assert!(done.stderr.contains("error: can't write /nowhere/j.xml"), "{done:?}");
+    let done = supercargo(&fake, &["run", "--junit", "/nowhere/j.xml", "a"]).await.exits_with(2);
+    assert!(done.stderr.contains("there is no folder /nowhere: make it first"), "{done:?}");
+    assert!(fake.asked().is_empty(), "something was asked for: {:?}", fake.lines());
 }
 
 #[tokio::test]

@@ -60,7 +60,12 @@ pub(in crate::api) async fn put_task(
     headers: HeaderMap,
     JsonBody(document): JsonBody,
 ) -> Result<Response, Problem> {
-    let submission = spec::parse_submission(&document, &app.limits)
+    // The path gives the key: with it the document is whole.
+    let mut named = document.clone();
+    if let Some(fields) = named.as_object_mut() {
+        fields.entry("run_key").or_insert_with(|| run_key.as_str().into());
+    }
+    let submission = spec::parse_submission(&named, &app.limits)
         .and_then(|it| under(run_key, it))
         .map_err(|faults| Problem::faults(ProblemKind::SpecInvalid, &faults))?;
     let key =

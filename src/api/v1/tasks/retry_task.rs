@@ -3,8 +3,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use utoipa::ToSchema;
 
-use super::submission;
 use super::view::Task;
+use super::{existing_attempt, submission};
 use crate::api::extract::{Caller, OptionalJsonBody, TaskPath, no_such_task};
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::query::{Nothing, Params};
@@ -35,7 +35,7 @@ pub(in crate::api) struct RetryRequest {
         ("id" = String, Path, description = "The id of the task, or `key:<run_key>`", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
     ),
     request_body(content = Option<RetryRequest>, description = "May be left out"),
-    extensions(("x-problems" = json!(["task_not_found", "spec_invalid", "document_invalid"]))),
+    extensions(("x-problems" = json!(["task_not_found", "attempt_not_found", "spec_invalid", "document_invalid"]))),
     responses(
         (status = 202, description = "The task as it stands now", body = Task),
     )
@@ -59,6 +59,7 @@ pub(in crate::api) async fn retry_task(
         app.wake.task_changed(task);
     }
     let record = app.store.find_task(task).await?.ok_or_else(|| no_such_task(task))?;
+    existing_attempt(&record, from_attempt)?;
     Ok((StatusCode::ACCEPTED, Json(Task::whole(&app, record).await?)))
 }
 

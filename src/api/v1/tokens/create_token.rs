@@ -96,6 +96,14 @@ fn read(body: &Value, now: Timestamp) -> Result<(String, Option<Timestamp>), Vec
                 reader.fault("expires_in", "out_of_range", "too far away: leave it out for never");
                 None
             }
+            Some(Ok(at)) if at <= now => {
+                reader.fault(
+                    "expires_in",
+                    "out_of_range",
+                    "it would have expired already: write \"90d\"",
+                );
+                None
+            }
             Some(Ok(at)) => Some(at),
             None => None,
         };
