@@ -111,12 +111,14 @@ pub(super) const PROJECT: &str = "default";
 
 async fn task_id(app: &App, text: &str) -> Result<TaskId, Problem> {
     if let Some(key) = text.strip_prefix(KEY_PREFIX) {
-        return app.store.find_run_key(PROJECT, key).await?.ok_or_else(|| {
-            let detail = format!(
-                "there is no task with the run key {key:?}: none was submitted under it, or retention removed it"
-            );
+        let none = |why: &str| {
+            let detail = format!("there is no task with the run key {key:?}: {why}");
             Problem::new(ProblemKind::TaskNotFound, detail)
-        });
+        };
+        // No submit takes such a key, and not everything is text to the database.
+        RunKey::parse(key).map_err(|it| none(&it))?;
+        let found = app.store.find_run_key(PROJECT, key).await?;
+        return found.ok_or_else(|| none("none was submitted under it, or retention removed it"));
     }
     text.parse().map_err(|_| {
         let detail = format!(

@@ -77,17 +77,18 @@ impl Store {
         now: Timestamp,
         tasks: &[NewTask],
     ) -> Result<Vec<Submitted>, Error> {
-        let columns = Columns::of(tasks, now)?;
-        let worded = tasks.iter().any(|it| it.work.is_some());
-        if !worded && (tasks.len() <= 1 || columns.keys.iter().all(Option::is_none)) {
+        let names_work = tasks.iter().any(|it| it.work.is_some());
+        if !names_work && (tasks.len() <= 1 || tasks.iter().all(|it| it.key.is_none())) {
             // Nothing can be half done: the one statement is its own transaction.
+            let columns = Columns::of(tasks, now)?;
             let mut connection = self.pool.acquire().await?;
             return submit(&mut connection, submitter, now, tasks, columns).await;
         }
         let mut transaction = self.pool.begin().await?;
-        let submitted = if worded {
+        let submitted = if names_work {
             work::submit(&mut transaction, submitter, now, tasks).await?
         } else {
+            let columns = Columns::of(tasks, now)?;
             submit(&mut transaction, submitter, now, tasks, columns).await?
         };
         if submitted.iter().any(|it| it.is_refusal()) {

@@ -232,20 +232,27 @@ async fn point_requests(
     tasks: &[NewTask],
     answers: &[Option<Submitted>],
 ) -> Result<(), Error> {
+    let (mut keys, mut ids) = (Vec::new(), Vec::new());
     for (task, answer) in tasks.iter().zip(answers) {
         if let (Some(key), Some(Submitted::Attached(it) | Submitted::Retried(it))) =
             (&task.key, answer)
         {
-            sqlx::query!(
-                "update idempotency_keys set task_id = $3
-                 where kind = 'task' and project = $1 and key = $2",
-                submitter.project,
-                key.key,
-                it.uuid()
-            )
-            .execute(&mut *connection)
-            .await?;
+            keys.push(key.key.clone());
+            ids.push(it.uuid());
         }
     }
+    if keys.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "update idempotency_keys k set task_id = t.task_id
+         from unnest($2::text[], $3::uuid[]) as t (key, task_id)
+         where k.kind = 'task' and k.project = $1 and k.key = t.key",
+        submitter.project,
+        &keys,
+        &ids
+    )
+    .execute(connection)
+    .await?;
     Ok(())
 }

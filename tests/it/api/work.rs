@@ -137,6 +137,11 @@ async fn a_path_takes_the_key_of_the_work_for_the_id() {
     }
     let cancelled = app.call(Method::POST, &format!("{path}/cancel"), &[], Body::empty()).await;
     assert_eq!((cancelled.status, cancelled.id()), (StatusCode::ACCEPTED, made.id()));
+    // What can't be a key is none that anybody has.
+    for key in ["", "%00", "a%00b", "%C3%BC", &"x".repeat(256)] {
+        let never = app.get(&format!("{PATH}/key:{key}")).await;
+        assert!(never.problem().starts_with("404 task_not_found"), "{key}: {never:?}");
+    }
     let unknown = app.get(&format!("{PATH}/key:nobody")).await;
     assert!(unknown.problem().starts_with("404 task_not_found"), "{unknown:?}");
 }

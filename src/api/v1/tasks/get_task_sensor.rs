@@ -91,9 +91,14 @@ async fn sense(app: &App, parts: &mut Parts) -> Result<TaskSensor, Problem> {
         Err(problem) => return Err(problem),
     };
     let Some(record) = record else {
-        let nothing = (None, None, None, None);
-        let (id, exit_code, failure, result) = nothing;
-        return Ok(TaskSensor { ok: false, state: UNKNOWN, id, exit_code, failure, result });
+        return Ok(TaskSensor {
+            ok: false,
+            state: UNKNOWN,
+            id: None,
+            exit_code: None,
+            failure: None,
+            result: None,
+        });
     };
     if !record.state.is_terminal() {
         let detail = format!("task {:?} is {}", record.name, record.state);

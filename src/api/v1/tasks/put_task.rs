@@ -58,18 +58,17 @@ pub(in crate::api) async fn put_task(
     Params(query): Params<SubmitTaskQuery>,
     RequestKey(key): RequestKey,
     headers: HeaderMap,
-    JsonBody(document): JsonBody,
+    JsonBody(mut document): JsonBody,
 ) -> Result<Response, Problem> {
-    // The path gives the key: with it the document is whole.
-    let mut named = document.clone();
-    if let Some(fields) = named.as_object_mut() {
-        fields.entry("run_key").or_insert_with(|| run_key.as_str().into());
-    }
-    let submission = spec::parse_submission(&named, &app.limits)
-        .and_then(|it| under(run_key, it))
-        .map_err(|faults| Problem::faults(ProblemKind::SpecInvalid, &faults))?;
+    // As it was sent: what the path adds is not part of it.
     let key =
         key.map(|key| IdempotencyKey { key, fingerprint: submission::fingerprint(&document) });
+    if let Some(fields) = document.as_object_mut() {
+        fields.entry("run_key").or_insert_with(|| run_key.as_str().into());
+    }
+    let submission = spec::parse_submission(&document, &app.limits)
+        .and_then(|it| under(run_key, it))
+        .map_err(|faults| Problem::faults(ProblemKind::SpecInvalid, &faults))?;
     drop(document);
     let wait = wait::wanted(query.wait(), &headers);
     accept::accept(&app, &caller, submission, key, wait, &headers).await
