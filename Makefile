@@ -22,7 +22,7 @@ run: setup ## build and start the service, and stay (state in .dev/)
 	@data=$$(scripts/data-dir) && exec "$(supercargo)" serve --data-dir "$$data" $(ARGS)
 
 test: setup ## run every test
-	scripts/test-services cargo test --locked $(ARGS)
+	scripts/test-services cargo test --locked --features failpoints $(ARGS)
 
 test-compose: setup ## bring docker-compose.yaml up with a built image, and use it
 	cargo build --locked
@@ -44,7 +44,8 @@ fmt: ## format the sources
 
 lint: ## check the format, and clippy without a warning
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked -- -D warnings
+	cargo clippy --locked --all-targets --all-features -- -D warnings
 
 prepare: ## write the generated files: .sqlx/ and openapi/
 	scripts/sqlx-prepare

@@ -24,6 +24,7 @@ pub mod cli;
 pub mod app;
 pub mod clock;
 pub mod config;
+pub mod failpoints;
 pub mod loops;
 pub mod measures;
 pub mod postgres;

@@ -24,6 +24,7 @@ use crate::auth::{self, AdminToken, Authenticator};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Role};
 use crate::domain::spec;
+use crate::failpoints;
 use crate::ids::InstallationId;
 use crate::logs::pump;
 use crate::logs::reader::LogReader;
@@ -57,6 +58,9 @@ const LOOPS_DEADLINE: Duration = Duration::from_secs(5);
 /// Runs the service until a signal, or until it can't go on.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("listen for signals")?;
+    if let Some(told) = failpoints::summary() {
+        tracing::warn!(told, "a build for tests, which can be told to fail: not for production");
+    }
     let app = tokio::select! {
         app = App::start(config) => app?,
         signal = signals.next() => {

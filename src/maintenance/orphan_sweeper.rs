@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use crate::clock::Clock;
+use crate::failpoints::{self, Guard, Point};
 use crate::ids::{AttemptId, InstallationId};
 use crate::loops::Next;
 use crate::runner::{Disposal, EngineState, KillMode, OwnedSandbox, Runner, SandboxKey, Targets};
@@ -82,7 +83,9 @@ impl OrphanSweeper {
                 None => {
                     unknown.insert(it.attempt);
                     let old = it.created_at.duration_until(self.clock.now()) > GRACE;
-                    if !old || !self.unknown.contains(&it.attempt) {
+                    let twice = self.unknown.contains(&it.attempt)
+                        || !failpoints::holds(Guard::TwoPassSweep);
+                    if !old || !twice {
                         continue;
                     }
                     Disposal::Remove
@@ -90,9 +93,11 @@ impl OrphanSweeper {
             };
             let key = SandboxKey { installation: self.installation, attempt: it.attempt };
             tracing::info!(target.name = target, task.id = %it.task, attempt.id = %it.attempt, ?disposal, "sweeping a sandbox that is left over");
+            failpoints::at(Point::SweepBegun);
             if let Err(error) = remove(runner, &key, disposal).await {
                 tracing::warn!(target.name = target, attempt.id = %it.attempt, %error, "it could not be swept");
             }
+            failpoints::at(Point::SweepDone);
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use crate::clock::Clock;
+use crate::failpoints::{self, Point};
 use crate::loops::Next;
 use crate::outputs::FolderStore;
 use crate::store::Store;
@@ -30,6 +31,7 @@ impl Retention {
             for week in
                 self.store.drop_partitions_before(horizon, self.keep_keys.as_secs_f64()).await?
             {
+                failpoints::at(Point::WeekDropped);
                 tracing::info!(week, "dropped the history of a week");
             }
             // The rows first: a file without a row is garbage, a row without its file is a lie. What an

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
 use crate::domain::outcome::StoredFile;
 use crate::domain::spec::hex;
+use crate::failpoints::{self, Point};
 use crate::ids::{AttemptNo, TaskId};
 use crate::runner::{OutputSink, SinkError};
 
@@ -93,10 +94,12 @@ impl FolderStore {
                 return Err(error);
             }
         };
+        failpoints::at(Point::ObjectWritten);
         fs::rename(&unfinished, &path).await?;
         for folder in folder.ancestors().take_while(|it| it.starts_with(&self.root)) {
             File::open(folder).await?.sync_all().await?;
         }
+        failpoints::at(Point::ObjectStored);
         Ok(written)
     }
 }

@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use super::{Error, NewChunk, NewEvent, Store, document, events, logs, opt_sql, outputs, sql};
 use crate::domain::failure::Budget;
 use crate::domain::outcome::{Outcome, Output};
+use crate::failpoints::{self, Guard, Point};
 use crate::ids::{AttemptId, Fence, TaskId};
 
 /// Says how complete the stored log of one container is.
@@ -75,6 +76,7 @@ impl Store {
         image_digest: Option<&str>,
         new_events: &[NewEvent],
     ) -> Result<(), Error> {
+        let fence = self.fence(task, fence).await?;
         let mut transaction = self.pool.begin().await?;
         let attempt_no = sqlx::query_scalar!(
             "update live_tasks
@@ -93,11 +95,13 @@ impl Store {
         .ok_or(Error::Fenced)?;
         events::insert(&mut transaction, task, attempt_no, new_events).await?;
         transaction.commit().await?;
+        failpoints::at(Point::RunningCommitted);
         Ok(())
     }
 
     /// Writes that the sandbox has ended, where storing what it left takes a while.
     pub async fn record_finishing(&self, task: TaskId, fence: Fence) -> Result<(), Error> {
+        let fence = self.fence(task, fence).await?;
         let updated = sqlx::query!(
             "update live_tasks set state = 'finishing' where task_id = $1 and fence = $2",
             task.uuid(),
@@ -105,6 +109,7 @@ impl Store {
         )
         .execute(&self.pool)
         .await?;
+        failpoints::at(Point::FinishingCommitted);
         if updated.rows_affected() == 0 { Err(Error::Fenced) } else { Ok(()) }
     }
 
@@ -116,6 +121,7 @@ impl Store {
         fence: Fence,
         end: &AttemptEnd,
     ) -> Result<Recorded, Error> {
+        let fence = self.fence(task, fence).await?;
         if end.outputs.is_empty()
             && end.chunks.is_empty()
             && end.events.is_empty()
@@ -123,7 +129,9 @@ impl Store {
         {
             // The common case of a task without output, in one round trip.
             let mut connection = self.pool.acquire().await?;
-            return end_task(&mut connection, task, fence, end).await;
+            let recorded = end_task(&mut connection, task, fence, end).await;
+            failpoints::at(Point::RecordCommitted);
+            return recorded;
         }
         let mut transaction = self.pool.begin().await?;
         let attempt_no = sqlx::query_scalar!(
@@ -142,10 +150,26 @@ impl Store {
             Some(next) => requeue(&mut transaction, task, fence, end, next).await?,
         };
         match recorded {
-            Recorded::Done => transaction.commit().await?,
+            Recorded::Done => {
+                failpoints::at(Point::RecordUncommitted);
+                transaction.commit().await?;
+                failpoints::at(Point::RecordCommitted);
+            }
             Recorded::StopRequested => transaction.rollback().await?,
         }
         Ok(recorded)
+    }
+
+    /// The fence to write under: the caller's own.
+    pub(super) async fn fence(&self, task: TaskId, own: Fence) -> Result<Fence, Error> {
+        if failpoints::holds(Guard::Fence) {
+            return Ok(own);
+        }
+        let current =
+            sqlx::query_scalar!("select fence from live_tasks where task_id = $1", task.uuid())
+                .fetch_optional(&self.pool)
+                .await?;
+        Ok(current.map_or(own, Fence))
     }
 }
 

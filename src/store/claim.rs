@@ -7,6 +7,7 @@ use super::{Error, Store, opt_jiff, parse_document};
 use crate::domain::attempt::Phase;
 use crate::domain::outcome::StopReason;
 use crate::domain::spec::{SpecHash, TaskSpec};
+use crate::failpoints::{self, Point};
 use crate::ids::{AttemptId, AttemptNo, Fence, RunId, TaskId, WorkerId};
 
 /// A target that can be asked now, and how many more tasks it may have.
@@ -141,6 +142,9 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
+        if !rows.is_empty() {
+            failpoints::at(Point::ClaimCommitted);
+        }
         rows.into_iter().map(Row::into_claimed).collect()
     }
 
@@ -172,6 +176,9 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
+        if !rows.is_empty() {
+            failpoints::at(Point::TakeCommitted);
+        }
         rows.into_iter().map(Row::into_claimed).collect()
     }
 
@@ -226,6 +233,7 @@ impl Store {
         )
         .execute(&self.pool)
         .await?;
+        failpoints::at(Point::UnclaimCommitted);
         if updated.rows_affected() == 0 { Err(Error::Fenced) } else { Ok(()) }
     }
 
@@ -271,6 +279,9 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
+        if !rows.is_empty() {
+            failpoints::at(Point::TakeCommitted);
+        }
         rows.into_iter().map(Row::into_claimed).collect()
     }
 }

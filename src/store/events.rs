@@ -66,6 +66,7 @@ impl Store {
         attempt_no: AttemptNo,
         events: &[NewEvent],
     ) -> Result<(), Error> {
+        let fence = self.fence(task, fence).await?;
         let mut transaction = self.pool.begin().await?;
         sqlx::query_scalar!(
             "select 1 from live_tasks where task_id = $1 and fence = $2 for key share",

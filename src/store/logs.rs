@@ -3,6 +3,7 @@
 use sqlx::PgConnection;
 
 use super::{Error, Store};
+use crate::failpoints::{self, Point};
 use crate::ids::{AttemptNo, Fence, TaskId};
 
 /// A chunk to append.
@@ -80,6 +81,8 @@ impl Store {
         attempt_no: AttemptNo,
         chunk: &NewChunk,
     ) -> Result<(), Error> {
+        let fence = self.fence(task, fence).await?;
+        failpoints::at(Point::ChunkBegun);
         let inserted = sqlx::query!(
             "insert into log_chunks
                  (task_id, attempt_no, container, seq, byte_offset, byte_len, first_at, last_at, crc32c,
@@ -101,6 +104,7 @@ impl Store {
         )
         .execute(&self.pool)
         .await?;
+        failpoints::at(Point::ChunkStored);
         if inserted.rows_affected() == 0 { Err(Error::Fenced) } else { Ok(()) }
     }
 

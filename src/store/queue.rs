@@ -7,6 +7,7 @@ use super::{Error, NewEvent, Store, document, events, opt_sql, sql};
 use crate::domain::outcome::Outcome;
 use crate::domain::plan::QueuedTask;
 use crate::domain::state::TaskState;
+use crate::failpoints::{self, Point};
 use crate::ids::TaskId;
 
 /// What a request to cancel came to.
@@ -26,7 +27,9 @@ impl Store {
     pub async fn cancel(&self, task: TaskId, by: &str, now: Timestamp) -> Result<Cancelled, Error> {
         let mut transaction = self.pool.begin().await?;
         let cancelled = cancel(&mut transaction, task, by, now).await?;
+        failpoints::at(Point::CancelUncommitted);
         transaction.commit().await?;
+        failpoints::at(Point::CancelCommitted);
         Ok(cancelled)
     }
 
@@ -61,6 +64,7 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         let ended = end_queued(&mut transaction, tasks, outcome, now).await?;
         transaction.commit().await?;
+        failpoints::at(Point::ExpireCommitted);
         Ok(ended)
     }
 }

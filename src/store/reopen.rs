@@ -6,6 +6,7 @@ use sqlx::PgConnection;
 use super::submit::queue_deadline;
 use super::{Error, NewEvent, Store, document, events, opt_sql, parse_document, sql};
 use crate::domain::spec::{SpecHash, TaskSpec};
+use crate::failpoints::{self, Point};
 use crate::ids::{AttemptId, AttemptNo, TaskId};
 
 /// How a task that has ended goes on.
@@ -31,7 +32,9 @@ impl Store {
     ) -> Result<bool, Error> {
         let mut transaction = self.pool.begin().await?;
         let reopened = reopen(&mut transaction, task, reopening, now).await?;
+        failpoints::at(Point::RetryUncommitted);
         transaction.commit().await?;
+        failpoints::at(Point::RetryCommitted);
         Ok(reopened)
     }
 

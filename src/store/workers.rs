@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Store, parse_document};
+use crate::failpoints::{self, Point};
 use crate::ids::WorkerId;
 
 /// How a worker finds one of its targets.
@@ -47,6 +48,7 @@ impl Store {
         )
         .fetch_one(&self.pool)
         .await?;
+        failpoints::at(Point::WorkerRegistered);
         Ok(epoch)
     }
 
@@ -66,6 +68,7 @@ impl Store {
         )
         .execute(&self.pool)
         .await?;
+        failpoints::at(Point::LeaseRenewed);
         Ok(renewed.rows_affected() == 1)
     }
 

@@ -20,6 +20,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::domain::exit::ExitStatus;
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::spec::PullPolicy;
+use crate::failpoints::{self, Point};
 use crate::runner::{LaunchError, LaunchRequest, Launched, Progress, RunnerError, naming};
 
 /// Create, and pull what was missing: an image may be removed again in between, but not for ever.
@@ -125,10 +126,13 @@ impl<'a> Launch<'a> {
         let docker = self.session().docker.clone();
         let options = CreateContainerOptionsBuilder::new().name(&self.name).build();
         let body = convert::create_body(self.request, self.runner.config.log_max_bytes);
-        self.unbroken(deadline, async move {
-            docker.create_container(Some(options), body).await.map(|_| ())
-        })
-        .await
+        let created = self
+            .unbroken(Point::CreateInFlight, deadline, async move {
+                docker.create_container(Some(options), body).await.map(|_| ())
+            })
+            .await;
+        failpoints::at(Point::CreateAnswered);
+        created
     }
 
     async fn create_failed(&self, fault: Fault) -> LaunchError {
@@ -164,6 +168,7 @@ impl<'a> Launch<'a> {
         };
         match result {
             Ok(Ok(())) => {
+                failpoints::at(Point::PullDone);
                 self.progress.step(
                     "pulled",
                     format!("pulled {image} in {} ms", begun.elapsed().as_millis()),
@@ -237,14 +242,16 @@ impl<'a> Launch<'a> {
     async fn start(&self, seen: Seen, deadline: Instant) -> Result<Launched, LaunchError> {
         self.put_files(&seen).await?;
         self.may_go_on()?;
+        failpoints::at(Point::StartBegun);
         let docker = self.session().docker.clone();
         // By name: one that was put aside or removed meanwhile is not found, and not started late.
         let name = self.name.clone();
         let sent = self
-            .unbroken(deadline, async move {
+            .unbroken(Point::StartInFlight, deadline, async move {
                 docker.start_container(&name, None::<StartContainerOptions>).await
             })
             .await;
+        failpoints::at(Point::StartAnswered);
         match sent {
             Ok(()) => {
                 self.progress.step("started", format!("container {} started", self.name));
@@ -279,7 +286,10 @@ impl<'a> Launch<'a> {
             body_full(tar.into()),
         );
         match self.session().call_within(self.runner.config.launch_timeout, call).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                failpoints::at(Point::FilesPut);
+                Ok(())
+            }
             Err(Fault::Status { code: 404, .. }) => Err(LaunchError::Unavailable(
                 "the container was removed before it was started".to_owned(),
             )),
@@ -297,10 +307,12 @@ impl<'a> Launch<'a> {
     /// A call that goes on to its own end when its caller gives up or runs out of time.
     async fn unbroken(
         &self,
+        point: Point,
         deadline: Instant,
         call: impl Future<Output = Result<(), Error>> + Send + 'static,
     ) -> Result<(), Fault> {
         let task = self.runner.tasks.spawn(bounded(self.runner.config.launch_timeout, call));
+        failpoints::in_flight(point).await;
         match timeout_at(deadline, task).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(Fault::Lost("the call broke off".to_owned())),

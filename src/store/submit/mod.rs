@@ -10,6 +10,7 @@ use sqlx::PgConnection;
 use super::{Error, Store, document, opt_sql, sql};
 use crate::domain::spec::{SpecHash, TaskSpec};
 use crate::domain::work::Work;
+use crate::failpoints::{self, Guard, Point};
 use crate::ids::{AttemptId, RunId, TaskId, TokenId};
 
 /// The key that a caller gave to a request.
@@ -77,12 +78,19 @@ impl Store {
         now: Timestamp,
         tasks: &[NewTask],
     ) -> Result<Vec<Submitted>, Error> {
+        if let [task] = tasks
+            && !failpoints::holds(Guard::KeyInSubmit)
+        {
+            return self.submit_before_its_key(submitter, now, task).await;
+        }
         let names_work = tasks.iter().any(|it| it.work.is_some());
         if !names_work && (tasks.len() <= 1 || tasks.iter().all(|it| it.key.is_none())) {
             // Nothing can be half done: the one statement is its own transaction.
             let columns = Columns::of(tasks, now)?;
             let mut connection = self.pool.acquire().await?;
-            return submit(&mut connection, submitter, now, tasks, columns).await;
+            let submitted = submit(&mut connection, submitter, now, tasks, columns).await?;
+            failpoints::at(Point::SubmitCommitted);
+            return Ok(submitted);
         }
         let mut transaction = self.pool.begin().await?;
         let submitted = if names_work {
@@ -94,7 +102,41 @@ impl Store {
         if submitted.iter().any(|it| it.is_refusal()) {
             transaction.rollback().await?;
         } else {
+            failpoints::at(Point::SubmitUncommitted);
             transaction.commit().await?;
+            failpoints::at(Point::SubmitCommitted);
+        }
+        Ok(submitted)
+    }
+
+    /// What the guard is against: the key is looked up before, and stored after its task.
+    async fn submit_before_its_key(
+        &self,
+        submitter: Submitter<'_>,
+        now: Timestamp,
+        task: &NewTask,
+    ) -> Result<Vec<Submitted>, Error> {
+        let mut connection = self.pool.acquire().await?;
+        let columns = Columns::of([task], now)?;
+        let known = keyed_tasks(&mut connection, submitter.project, &columns.keys).await?;
+        if !known.is_empty() {
+            return Ok(vec![replay(task, &known)?]);
+        }
+        let keyless = Columns { keys: vec![None], ..columns };
+        let submitted =
+            submit(&mut connection, submitter, now, std::slice::from_ref(task), keyless).await?;
+        failpoints::at(Point::SubmitCommitted);
+        if let Some(key) = &task.key {
+            sqlx::query!(
+                "insert into idempotency_keys (kind, project, key, task_id, fingerprint)
+                 values ('task', $1, $2, $3, $4) on conflict do nothing",
+                submitter.project,
+                key.key,
+                task.task.uuid(),
+                &key.fingerprint[..],
+            )
+            .execute(&mut *connection)
+            .await?;
         }
         Ok(submitted)
     }

@@ -15,6 +15,7 @@ use crate::domain::outcome::{self, Outcome};
 use crate::domain::retry;
 use crate::domain::spec::{Cleanup, TaskSpec};
 use crate::domain::state::TaskState;
+use crate::failpoints::{self, Guard, Point};
 use crate::ids::AttemptId;
 use crate::logs::MAIN_CONTAINER;
 use crate::logs::pump::LogEnd;
@@ -65,6 +66,11 @@ impl Supervisor<'_> {
         };
         let (log, remains) = stored?;
         tracing::debug!(task.id = %self.claimed.task, code = ?exit.status.code(), "the attempt has ended");
+        failpoints::at(Point::Collected);
+        if !failpoints::holds(Guard::AccountBeforeRemove) {
+            self.runner.cleanup(&self.key, Disposal::Remove).await.ok();
+            failpoints::at(Point::CleanupDone);
+        }
         let fault = remains.fault.clone();
         self.remains = Some((log, remains));
         self.apply(Event::Collected(fault));
@@ -269,9 +275,11 @@ impl Supervisor<'_> {
                 Disposal::Remove
             }
         };
+        failpoints::at(Point::CleanupBegun);
         if let Err(error) = self.runner.cleanup(&self.key, disposal).await {
             tracing::warn!(task.id = %self.claimed.task, %error, "the sandbox is left to the sweeper");
         }
+        failpoints::at(Point::CleanupDone);
     }
 }
 
@@ -313,6 +321,7 @@ async fn store_remains(
     let files = collect::files(shared, runner, claimed, spec, handle, deadline);
     let (log, files) = tokio::join!(log, files);
     let log = log_end(log)?;
+    failpoints::at(Point::LogDrained);
     let remains = match files {
         Ok(collected) => collect::outputs(shared, claimed, spec, &collected, &log).await,
         Err(fault) => {

@@ -13,6 +13,7 @@ use crate::domain::attempt::{Event, Sandbox};
 use crate::domain::exit::ExitReport;
 use crate::domain::outcome::StopReason;
 use crate::domain::quantity::format_duration;
+use crate::failpoints::{self, Point};
 use crate::measures;
 use crate::runner::{
     Disposal, EngineState, Handle, KillAck, KillMode, LaunchError, LaunchRequest, SandboxKey,
@@ -25,6 +26,7 @@ impl Supervisor<'_> {
             return Ok(());
         }
         self.may_launch().await?;
+        failpoints::at(Point::LaunchBegun);
         let request = LaunchRequest {
             key: self.key,
             run: self.claimed.run,
@@ -188,7 +190,10 @@ impl Supervisor<'_> {
 
     pub(super) async fn waited(&mut self, exit: Result<ExitReport, WaitError>) -> Result<(), Quit> {
         match exit {
-            Ok(report) => self.apply(Event::Observed(Sandbox::Exited(report))),
+            Ok(report) => {
+                failpoints::at(Point::ExitSeen);
+                self.apply(Event::Observed(Sandbox::Exited(report)));
+            }
             Err(WaitError::Vanished) => self.apply(Event::Observed(Sandbox::Absent)),
             Err(WaitError::Runner(error)) => {
                 self.apply(Event::AnswerLost);
@@ -214,8 +219,10 @@ impl Supervisor<'_> {
     }
 
     pub(super) async fn signal(&mut self, reason: StopReason) -> Result<(), Quit> {
+        failpoints::at(Point::SignalBegun);
         match self.runner.kill(&self.key, KillMode::Graceful).await {
             Ok(KillAck::Sent) => {
+                failpoints::at(Point::SignalSent);
                 let grace = format_duration(self.spec.timeouts.stop_grace);
                 let hint = if self.spec.init {
                     ""
@@ -239,6 +246,7 @@ impl Supervisor<'_> {
     pub(super) async fn force(&mut self) -> Result<(), Quit> {
         match self.runner.kill(&self.key, KillMode::Force).await {
             Ok(KillAck::Sent) => {
+                failpoints::at(Point::KillSent);
                 self.journal
                     .add("killed", "it did not end within timeouts.stop_grace and was killed");
                 self.apply(Event::Forced);

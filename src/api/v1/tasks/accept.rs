@@ -12,6 +12,7 @@ use crate::api::extract::{no_such_task, trace_context};
 use crate::api::problem::Problem;
 use crate::api::state::Shared;
 use crate::domain::spec::Submission;
+use crate::failpoints::{self, Point};
 use crate::ids::TaskId;
 use crate::store::{IdempotencyKey, Principal, Submitted};
 
@@ -28,6 +29,7 @@ pub(super) async fn accept(
     let now = submission::now(app);
     let new = submission::new_task(submission, key);
     let submitter = submission::submitter(caller);
+    failpoints::at(Point::SubmitRead);
     let submitted = app.store.submit(submitter, now, std::slice::from_ref(&new)).await?;
     let submitted = submitted
         .first()

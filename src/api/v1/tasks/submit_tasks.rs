@@ -17,6 +17,7 @@ use crate::api::problem::{Problem, ProblemKind};
 use crate::api::query::{Nothing, Params};
 use crate::api::state::{App, Shared};
 use crate::domain::spec::{self, Fault, Limits, ObjectReader, Submission};
+use crate::failpoints::{self, Point};
 use crate::ids::TaskId;
 use crate::store::{IdempotencyKey, NewTask, Submitted, TaskRecord};
 
@@ -89,6 +90,7 @@ pub(in crate::api) async fn submit_tasks(
         })
         .collect();
     app.admission.admit(new.len()).await?;
+    failpoints::at(Point::SubmitRead);
     let submitted = app.store.submit(submission::submitter(&caller), now, &new).await?;
     for (task, submitted) in new.iter().zip(&submitted) {
         match submitted {
