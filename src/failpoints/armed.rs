@@ -96,8 +96,10 @@ fn carry_out(plan: &Plan) {
     }
     // What gets SIGKILL never leaves; what gets SIGSTOP leaves when it is continued.
     std::thread::sleep(UNTIL_STOPPED);
-    while plan.signal == Signal::KILL {
-        std::thread::park();
+    if plan.signal == Signal::KILL {
+        loop {
+            std::thread::park();
+        }
     }
 }
 
