@@ -27,6 +27,7 @@ impl Renderer for TargetRenderer {
             attempt_no: AttemptNo::FIRST,
             spec,
             spec_hash,
+            took_over: None,
             engine: &engine,
         };
         match spec.target.as_str() {

@@ -95,7 +95,7 @@ fn carry_out(plan: &Plan) {
         tracing::error!("the process can't send a signal to itself");
     }
     // What gets SIGKILL never leaves; what gets SIGSTOP leaves when it is continued.
-    std::thread::sleep(UNTIL_STOPPED);
+    std::thread::park_timeout(UNTIL_STOPPED);
     if plan.signal == Signal::KILL {
         loop {
             std::thread::park();

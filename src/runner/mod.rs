@@ -9,7 +9,11 @@
 //!   same sandbox is adopted by whoever drives the attempt next.
 //! - **`launch` ensures** that one sandbox for the key exists and has been told to start. A name that is
 //!   taken means "mine, made before": compare the labels, adopt. It starts only after an inspect in the
-//!   same step says *created*; a list only discovers. Calling it again never starts anything twice.
+//!   same step says *created*, and its holder says that it may; a list only discovers. Calling it again
+//!   never starts anything twice.
+//! - **Late requests start nothing.** A process may stand still for minutes with a request on its lips. It
+//!   asks right before the start whether it is still the holder, and whoever took over has made sure
+//!   ([`Runner::adopt`]) that a start of before finds nothing.
 //! - **Absent is a strong word.** Only the engine that the attempt was given to ([`EngineId`]) can say so.
 //!   Every doubt is an error, and callers do nothing on an error but ask again.
 //! - **A vanished sandbox is not an exit.** `wait` then fails with [`WaitError::Vanished`].
@@ -36,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::exit::ExitReport;
 pub use crate::domain::log::{LogFrame, LogStream};
+use crate::ids::Fence;
 
 pub use types::{
     CollectRequest, Collected, Disposal, EngineId, EngineState, FileResult, Handle, JsonFile,
@@ -61,7 +66,17 @@ pub trait Runner: fmt::Debug + Send + Sync + 'static {
         cancel: &CancellationToken,
     ) -> Result<Launched, LaunchError>;
 
-    /// What the engine knows of the sandbox. `engine` is the one that the attempt was given to: another
+    /// [`inspect`](Self::inspect) by a holder that took the attempt over. What the holder before it may still
+    /// have sent must not start anything from now on: on Docker the sandbox gets another name, as starts go
+    /// by name.
+    async fn adopt(
+        &self,
+        key: &SandboxKey,
+        engine: &EngineId,
+        took_over: Fence,
+    ) -> Result<Observation, RunnerError>;
+
+    /// What the engine knows of the sandbox, under whatever name. `engine` is the one that the attempt was given to: another
     /// one answering is [`RunnerError::OtherEngine`], never `Absent`.
     async fn inspect(
         &self,
@@ -102,7 +117,8 @@ pub trait Runner: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Collected, RunnerError>;
 
     /// Removes everything that the sandbox owns, or puts it aside under another name so that a late
-    /// start finds nothing. Idempotent, and safe after a half-done launch.
+    /// start finds nothing. Idempotent, and safe after a half-done launch. Where a holder before made one
+    /// late that was never started, one call may remove that alone: [`inspect`](Self::inspect) tells.
     async fn cleanup(&self, key: &SandboxKey, disposal: Disposal) -> Result<(), RunnerError>;
 
     /// Every sandbox of this installation, those put aside too.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{LaunchRequest, SandboxKey};
-use crate::ids::{AttemptId, InstallationId, TaskId};
+use crate::failpoints::{self, Guard};
+use crate::ids::{AttemptId, Fence, InstallationId, TaskId};
 
 pub const LABEL_INSTALLATION: &str = "supercargo.dev/installation";
 pub const LABEL_RUN: &str = "supercargo.dev/run";
@@ -16,11 +17,22 @@ pub const OUTPUT_DIR: &str = "/supercargo";
 /// Where `$SUPERCARGO_OUTPUT` points.
 pub const OUTPUT_FILE: &str = "/supercargo/output.json";
 
-/// The name of a sandbox, from its key alone: 49 characters, fit for every backend.
+/// The name that a sandbox is made under, from its key alone: 49 characters, fit for every backend.
 pub fn sandbox_name(key: &SandboxKey) -> String {
     // The random end of the installation's id tells deployments on one engine apart.
     let installation = key.installation.uuid().as_u128() & 0xffff_ffff;
     format!("sc-{installation:08x}-{}", key.attempt.uuid().simple())
+}
+
+/// The name of a sandbox whose holder took it over. A start that an earlier holder sent, and that arrives
+/// late, goes to a name that nothing has any more.
+pub fn held_name(key: &SandboxKey, took_over: Option<Fence>) -> String {
+    match took_over {
+        Some(fence) if failpoints::holds(Guard::RenameAdopted) => {
+            format!("{}-{}", sandbox_name(key), fence.0)
+        }
+        Some(_) | None => sandbox_name(key),
+    }
 }
 
 /// The name of a sandbox that was put aside.
@@ -100,6 +112,8 @@ mod tests {
         let a = key("01920000-0000-7000-8000-00000000abcd", "01930000-0000-7000-8000-000000000001");
         let name = sandbox_name(&a);
         assert_eq!(name, "sc-0000abcd-01930000000070008000000000000001");
+        assert_eq!(held_name(&a, None), name);
+        assert_eq!(held_name(&a, Some(Fence(7))), format!("{name}-7"));
         assert!(is_kept_name(&kept_name(&a)) && !is_kept_name(&name));
         let b = key("01920000-0000-7000-8000-00000000abce", "01930000-0000-7000-8000-000000000001");
         assert_ne!(sandbox_name(&b), name);

@@ -12,7 +12,7 @@ use crate::domain::exit::ExitReport;
 use crate::domain::failure::Failure;
 use crate::domain::outcome::StoredFile;
 use crate::domain::spec::{SpecHash, TaskSpec};
-use crate::ids::{AttemptId, AttemptNo, InstallationId, RunId, TaskId};
+use crate::ids::{AttemptId, AttemptNo, Fence, InstallationId, RunId, TaskId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RunnerKind {
@@ -82,6 +82,8 @@ pub struct LaunchRequest<'a> {
     pub spec_hash: &'a SpecHash,
     /// The attempt was given to this engine: another one must not launch it.
     pub engine: &'a EngineId,
+    /// The fence of a holder that took the attempt over, and adopted what there was of it.
+    pub took_over: Option<Fence>,
 }
 
 #[derive(Debug, Clone)]
@@ -94,9 +96,14 @@ pub struct Launched {
     pub already: bool,
 }
 
-/// Hears of the steps of a launch as they happen: (reason, message), for the events of the task.
+/// Who launches: hears of the steps as they happen, and is asked before the one that can't be undone.
 pub trait Progress: Send + Sync {
+    /// (reason, message), for the events of the task.
     fn step(&self, reason: &'static str, message: String);
+
+    /// Whether the attempt is certainly still the launching holder's. Asked right before the start is sent:
+    /// making a sandbox may have taken longer than a lease, or the whole process may have stood still.
+    fn may_start(&self) -> bool;
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +117,7 @@ pub enum LaunchError {
     /// May have been started: inspect before anything else.
     #[error("the answer of the engine was lost: {0}")]
     Indeterminate(String),
-    /// Given up on request, certainly not started.
+    /// Given up on request, or no longer sure to be the holder's. Certainly not started by this call.
     #[error("given up on request")]
     Cancelled,
 }

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock::Clock;
-use crate::runner::Progress;
 use crate::store::NewEvent;
 
 /// Collects events. The milestones that the columns of the attempt tell anyway are not among them.
@@ -55,8 +54,9 @@ impl Journal {
     }
 }
 
-impl Progress for Journal {
-    fn step(&self, reason: &'static str, message: String) {
+impl Journal {
+    /// A step of a launch.
+    pub(super) fn step(&self, reason: &'static str, message: String) {
         match reason {
             "created" | "started" => {}
             _ => self.push(self.backend, reason, message),

@@ -104,6 +104,7 @@ mod tests {
             attempt_no: AttemptNo::FIRST,
             spec,
             spec_hash: &spec.hash(),
+            took_over: None,
             engine: &engine,
         };
         create_body(&request, 1 << 30)

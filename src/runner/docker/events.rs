@@ -31,7 +31,7 @@ use super::outages::Outages;
 use super::transport::Opened;
 use crate::clock::{Clock as _, SystemClock};
 use crate::ids::{AttemptId, InstallationId};
-use crate::runner::{EngineId, EngineState, RunnerError, naming};
+use crate::runner::{EngineId, EngineState, RunnerError, SandboxKey, naming};
 
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
@@ -224,8 +224,25 @@ impl Session {
     }
 
     pub(super) async fn list(&self) -> Result<Vec<ContainerSummary>, Fault> {
-        let label = format!("{}={}", naming::LABEL_INSTALLATION, self.installation);
-        let filters = HashMap::from([("label", vec![label])]);
+        self.list_labelled(self.installation, Vec::new()).await
+    }
+
+    /// Everything that was made for an attempt.
+    pub(super) async fn list_attempt(
+        &self,
+        key: &SandboxKey,
+    ) -> Result<Vec<ContainerSummary>, Fault> {
+        let label = format!("{}={}", naming::LABEL_ATTEMPT, key.attempt);
+        self.list_labelled(key.installation, vec![label]).await
+    }
+
+    async fn list_labelled(
+        &self,
+        installation: InstallationId,
+        mut labels: Vec<String>,
+    ) -> Result<Vec<ContainerSummary>, Fault> {
+        labels.push(format!("{}={installation}", naming::LABEL_INSTALLATION));
+        let filters = HashMap::from([("label", labels)]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         self.call(self.docker.list_containers(Some(options))).await
     }
@@ -397,6 +414,11 @@ impl Session {
             *state = EngineState::Down { since, why };
         });
     }
+}
+
+/// Whether a container of a list has ever run.
+pub(super) fn has_started(it: &ContainerSummary) -> bool {
+    !matches!(it.state, None | Some(Listed::CREATED))
 }
 
 const fn runs(state: Option<Listed>) -> bool {

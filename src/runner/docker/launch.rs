@@ -20,7 +20,7 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::domain::exit::ExitStatus;
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::spec::PullPolicy;
-use crate::failpoints::{self, Point};
+use crate::failpoints::{self, Guard, Point};
 use crate::runner::{LaunchError, LaunchRequest, Launched, Progress, RunnerError, naming};
 
 /// Create, and pull what was missing: an image may be removed again in between, but not for ever.
@@ -43,7 +43,13 @@ impl<'a> Launch<'a> {
         progress: &'a dyn Progress,
         cancel: &'a CancellationToken,
     ) -> Self {
-        Self { runner, request, progress, cancel, name: naming::sandbox_name(&request.key) }
+        Self {
+            runner,
+            request,
+            progress,
+            cancel,
+            name: naming::held_name(&request.key, request.took_over),
+        }
     }
 
     pub(super) async fn run(&self) -> Result<Launched, LaunchError> {
@@ -52,6 +58,7 @@ impl<'a> Launch<'a> {
         self.may_go_on()?;
         match seen.phase {
             Phase::Created => self.start(seen, deadline).await,
+            _ if !failpoints::holds(Guard::InspectBeforeStart) => self.start(seen, deadline).await,
             Phase::Running { .. } | Phase::Ended(_) | Phase::Removing => self.adopt(seen),
         }
     }
@@ -187,11 +194,14 @@ impl<'a> Launch<'a> {
     /// What the engine has under our name, which must be this attempt, made from this spec. Before
     /// anything of ours could have started.
     async fn look(&self) -> Result<Option<Seen>, LaunchError> {
-        let seen = self.runner.seen(&self.request.key).await.map_err(|error| match error {
-            RunnerError::Foreign(why) => refused(Reason::CreateConfigError, why),
-            // It may be one that an earlier call has started.
-            other => LaunchError::Indeterminate(other.to_string()),
-        })?;
+        let seen =
+            self.runner.seen_as(&self.name, &self.request.key).await.map_err(
+                |error| match error {
+                    RunnerError::Foreign(why) => refused(Reason::CreateConfigError, why),
+                    // It may be one that an earlier call has started.
+                    other => LaunchError::Indeterminate(other.to_string()),
+                },
+            )?;
         match seen {
             Some(seen)
                 if seen.labels.get(naming::LABEL_SPEC).map(String::as_str)
@@ -242,9 +252,13 @@ impl<'a> Launch<'a> {
     async fn start(&self, seen: Seen, deadline: Instant) -> Result<Launched, LaunchError> {
         self.put_files(&seen).await?;
         self.may_go_on()?;
+        if !self.progress.may_start() {
+            return Err(LaunchError::Cancelled);
+        }
         failpoints::at(Point::StartBegun);
         let docker = self.session().docker.clone();
-        // By name: one that was put aside or removed meanwhile is not found, and not started late.
+        // By name: one that was put aside, removed or adopted by another holder meanwhile is not found, and
+        // not started late.
         let name = self.name.clone();
         let sent = self
             .unbroken(Point::StartInFlight, deadline, async move {

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bollard::models::ContainerSummary;
 use bollard::query_parameters::{
     KillContainerOptionsBuilder, RemoveContainerOptionsBuilder, RenameContainerOptionsBuilder,
 };
@@ -47,7 +48,8 @@ use super::{
     Progress, Runner, RunnerError, RunnerKind, SandboxKey, WaitError, naming,
 };
 use crate::domain::exit::ExitReport;
-use crate::ids::InstallationId;
+use crate::failpoints::{self, Guard, Point};
+use crate::ids::{Fence, InstallationId};
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 const LAUNCH_TIMEOUT: Duration = Duration::from_mins(2);
@@ -130,18 +132,62 @@ impl DockerRunner {
         Ok(Self { config, session, pulls: pull::Pulls::default(), tasks, session_task })
     }
 
-    /// What the engine has under the attempt's name, if it is ours.
-    async fn seen(&self, key: &SandboxKey) -> Result<Option<Seen>, RunnerError> {
-        let Some(seen) = self.session.inspect(&naming::sandbox_name(key), key.attempt).await?
-        else {
+    /// What the engine has under this name or id, if it is the attempt's.
+    async fn seen_as(&self, name: &str, key: &SandboxKey) -> Result<Option<Seen>, RunnerError> {
+        let Some(seen) = self.session.inspect(name, key.attempt).await? else {
             return Ok(None);
         };
         match naming::owner(key.installation, |label| seen.labels.get(label).cloned()) {
             Some((_, attempt)) if attempt == key.attempt => Ok(Some(seen)),
             _ => Err(RunnerError::Foreign(format!(
-                "the name {} is taken by a container of somebody else",
-                naming::sandbox_name(key)
+                "the name {name} is taken by a container of somebody else"
             ))),
+        }
+    }
+
+    /// What the engine has of the attempt, under whatever name, but for what was put aside.
+    async fn seen(&self, key: &SandboxKey) -> Result<Option<Seen>, RunnerError> {
+        match self.discover(key).await? {
+            Some(id) => self.seen_as(&id, key).await,
+            // A list may be behind: the name tells.
+            None => self.seen_as(&naming::sandbox_name(key), key).await,
+        }
+    }
+
+    /// The id of the attempt's container, but for what was put aside. Where there are several, all but one
+    /// were made late and never started.
+    async fn discover(&self, key: &SandboxKey) -> Result<Option<String>, RunnerError> {
+        let found = self.session.list_attempt(key).await?;
+        let found = found.into_iter().filter(|it| !is_put_aside(it));
+        Ok(found.max_by_key(events::has_started).and_then(|it| it.id))
+    }
+
+    async fn remove_all(&self, key: &SandboxKey) -> Result<(), RunnerError> {
+        for it in self.session.list_attempt(key).await? {
+            if let Some(id) = it.id {
+                self.remove(&id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn observation(engine: &EngineId, seen: Seen) -> Result<Observation, RunnerError> {
+        let handle = Pointer { container: seen.id, engine: engine.clone() }.handle();
+        Ok(match seen.phase {
+            Phase::Created => Observation::Created,
+            Phase::Running { started_at } => Observation::Running { handle, started_at },
+            Phase::Ended(report) => Observation::Exited { handle, report },
+            Phase::Removing => {
+                return Err(RunnerError::Unavailable("it is being removed".to_owned()));
+            }
+        })
+    }
+
+    async fn rename(&self, container: &str, name: &str) -> Result<(), RunnerError> {
+        let options = RenameContainerOptionsBuilder::new().name(name).build();
+        match self.session.call(self.session.docker.rename_container(container, options)).await {
+            Ok(()) | Err(Fault::Status { code: 404, .. }) => Ok(()),
+            Err(fault) => Err(fault.into()),
         }
     }
 
@@ -168,22 +214,21 @@ impl DockerRunner {
     }
 
     async fn put_aside(&self, key: &SandboxKey) -> Result<(), RunnerError> {
-        match self.seen(key).await?.map(|it| it.phase) {
-            None | Some(Phase::Removing) => return Ok(()),
-            Some(Phase::Running { .. }) => {
-                return Err(RunnerError::Unavailable(
-                    "it still runs and can't be put aside".to_owned(),
-                ));
+        let Some(seen) = self.seen(key).await? else { return Ok(()) };
+        match seen.phase {
+            Phase::Running { .. } => {
+                Err(RunnerError::Unavailable("it still runs and can't be put aside".to_owned()))
             }
-            Some(Phase::Created | Phase::Ended(_)) => {}
-        }
-        let options = RenameContainerOptionsBuilder::new().name(&naming::kept_name(key)).build();
-        let name = naming::sandbox_name(key);
-        match self.session.call(self.session.docker.rename_container(&name, options)).await {
-            Ok(()) | Err(Fault::Status { code: 404, .. }) => Ok(()),
-            Err(fault) => Err(fault.into()),
+            Phase::Created | Phase::Ended(_) if failpoints::holds(Guard::RenameKept) => {
+                self.rename(&seen.id, &naming::kept_name(key)).await
+            }
+            Phase::Created | Phase::Ended(_) | Phase::Removing => Ok(()),
         }
     }
+}
+
+fn is_put_aside(it: &ContainerSummary) -> bool {
+    it.names.iter().flatten().any(|name| naming::is_kept_name(name))
 }
 
 impl Drop for DockerRunner {
@@ -221,15 +266,24 @@ impl Runner for DockerRunner {
             self.session.confirm(engine).await?;
             return Ok(Observation::Absent);
         };
-        let handle = Pointer { container: seen.id, engine: engine.clone() }.handle();
-        Ok(match seen.phase {
-            Phase::Created => Observation::Created,
-            Phase::Running { started_at } => Observation::Running { handle, started_at },
-            Phase::Ended(report) => Observation::Exited { handle, report },
-            Phase::Removing => {
-                return Err(RunnerError::Unavailable("it is being removed".to_owned()));
-            }
-        })
+        Self::observation(engine, seen)
+    }
+
+    async fn adopt(
+        &self,
+        key: &SandboxKey,
+        engine: &EngineId,
+        took_over: Fence,
+    ) -> Result<Observation, RunnerError> {
+        self.session.with(engine)?;
+        if let Some(container) = self.discover(key).await?
+            && failpoints::holds(Guard::RenameAdopted)
+        {
+            self.rename(&container, &naming::held_name(key, Some(took_over))).await?;
+            failpoints::at(Point::AdoptRenamed);
+        }
+        // Only now: a start of before may have come in between.
+        self.inspect(key, engine).await
     }
 
     async fn wait(&self, key: &SandboxKey, handle: &Handle) -> Result<ExitReport, WaitError> {
@@ -313,7 +367,7 @@ impl Runner for DockerRunner {
         match disposal {
             Disposal::Remove => {
                 if !self.remove(&naming::sandbox_name(key)).await? {
-                    self.remove(&naming::kept_name(key)).await?;
+                    self.remove_all(key).await?;
                 }
             }
             Disposal::Keep => self.put_aside(key).await?,
@@ -326,11 +380,11 @@ impl Runner for DockerRunner {
         self.session.link()?;
         let list = self.session.list().await?;
         let owned = list.into_iter().filter_map(|it| {
+            let kept = is_put_aside(&it);
             let labels = it.labels.unwrap_or_default();
             let (task, attempt) =
                 naming::owner(self.config.installation, |label| labels.get(label).cloned())?;
             let created_at = Timestamp::from_second(it.created.unwrap_or_default()).ok()?;
-            let kept = it.names.unwrap_or_default().iter().any(|name| naming::is_kept_name(name));
             Some(OwnedSandbox { attempt, task, created_at, kept })
         });
         Ok(owned.collect())

@@ -10,12 +10,13 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Duration, Instant, sleep_until};
 
 use super::refused;
-use super::sandbox::{Progress, Run, Sandbox, Standing};
+use super::sandbox::{Name, Progress, Run, Sandbox, Standing};
 use super::script::{LaunchScript, Script};
 use crate::clock::{Clock as _, SystemClock};
 use crate::domain::exit::{ExitReport, ExitStatus};
 use crate::domain::failure::Reason;
-use crate::ids::{AttemptId, InstallationId, TaskId};
+use crate::failpoints::{self, Guard};
+use crate::ids::{AttemptId, Fence, InstallationId, TaskId};
 use crate::runner::{
     Disposal, EngineId, EngineState, Handle, KillAck, KillMode, LaunchError, LaunchRequest,
     LogFrame, Observation, OwnedSandbox, RunnerError, SandboxKey, WaitError,
@@ -50,8 +51,8 @@ struct Shared {
 #[derive(Debug)]
 struct Inner {
     id: EngineId,
-    sandboxes: HashMap<SandboxKey, Sandbox>,
-    kept: HashMap<SandboxKey, Sandbox>,
+    /// Mostly one for each attempt; never two of one name.
+    sandboxes: HashMap<SandboxKey, Vec<Sandbox>>,
     /// Attempts whose scripted first failure has happened.
     failed_once: HashSet<AttemptId>,
     faults: Faults,
@@ -108,7 +109,6 @@ impl FakeEngine {
         let inner = Inner {
             id: id.clone(),
             sandboxes: HashMap::new(),
-            kept: HashMap::new(),
             failed_once: HashSet::new(),
             faults: Faults::default(),
             record: Record::default(),
@@ -147,8 +147,7 @@ impl FakeEngine {
     pub fn wipe(&self) {
         let gone: Vec<Sandbox> = {
             let mut inner = self.lock();
-            let inner = &mut *inner;
-            inner.sandboxes.drain().chain(inner.kept.drain()).map(|(_, it)| it).collect()
+            inner.sandboxes.drain().flat_map(|(_, all)| all).collect()
         };
         gone.iter().for_each(Sandbox::wake);
     }
@@ -185,8 +184,7 @@ impl FakeEngine {
 
     /// How many sandboxes there are, those put aside too.
     pub fn count(&self) -> usize {
-        let inner = self.lock();
-        inner.sandboxes.len() + inner.kept.len()
+        self.lock().sandboxes.values().map(Vec::len).sum()
     }
 
     // What its runner asks.
@@ -237,7 +235,8 @@ impl FakeEngine {
         if script.launch == LaunchScript::Unavailable && inner.failed_once.insert(attempt) {
             return Err(LaunchError::Unavailable("away, as FAKE_LAUNCH says".to_owned()));
         }
-        match inner.sandboxes.get(&request.key) {
+        let name = Name::of(request.took_over);
+        match inner.named(&request.key, name) {
             Some(sandbox) if &sandbox.spec != request.spec_hash => {
                 self.violation(
                     &mut inner,
@@ -245,9 +244,11 @@ impl FakeEngine {
                 );
                 Err(refused(Reason::CreateConfigError, "it exists and was made from another spec"))
             }
+            // Made before, by whoever: it is looked at next.
             Some(_) => Ok(()),
             None => {
                 let sandbox = Sandbox {
+                    name,
                     task: request.task,
                     spec: request.spec_hash.clone(),
                     created_at: SystemClock.now(),
@@ -255,7 +256,7 @@ impl FakeEngine {
                     progress: Progress::Created,
                     changed: None,
                 };
-                inner.sandboxes.insert(request.key, sandbox);
+                inner.sandboxes.entry(request.key).or_default().push(sandbox);
                 if std::mem::take(&mut inner.faults.lose_create) {
                     return Err(LaunchError::Indeterminate("broken off after create".to_owned()));
                 }
@@ -275,27 +276,42 @@ impl FakeEngine {
         }
     }
 
+    /// What a launch finds under its name. None: it is to be started.
+    pub(super) fn startable(
+        &self,
+        request: &LaunchRequest<'_>,
+    ) -> Result<Option<Started>, LaunchError> {
+        let mut inner =
+            self.open(request.engine).map_err(|it| LaunchError::Indeterminate(it.to_string()))?;
+        match inner.named(&request.key, Name::of(request.took_over)).map(|it| &it.progress) {
+            None => Err(gone()),
+            Some(Progress::Created) => Ok(None),
+            Some(_) if !failpoints::holds(Guard::InspectBeforeStart) => Ok(None),
+            Some(Progress::Failed) => Err(start_failed(request)),
+            Some(Progress::Started(run)) => {
+                Ok(Some(Started { started_at: run.started_at, already: true }))
+            }
+        }
+    }
+
+    /// Starts what has the name, as an engine does: one that runs stays as it is, one that has ended runs
+    /// once more.
     pub(super) fn start(&self, request: &LaunchRequest<'_>) -> Result<Started, LaunchError> {
         let mut guard =
             self.open(request.engine).map_err(|it| LaunchError::Indeterminate(it.to_string()))?;
         let inner = &mut *guard;
         let attempt = request.key.attempt;
-        let Some(sandbox) = inner.sandboxes.get_mut(&request.key) else {
-            return Err(refused(
-                Reason::DeletedExternally,
-                "it was removed or put aside before it was started",
-            ));
+        let Some(sandbox) = inner.named(&request.key, Name::of(request.took_over)) else {
+            return Err(gone());
         };
-        match &sandbox.progress {
-            Progress::Started(run) => {
-                return Ok(Started { started_at: run.started_at, already: true });
-            }
-            Progress::Failed => return Err(start_failed(&sandbox.script.status)),
-            Progress::Created => {}
+        if let Progress::Started(run) = &sandbox.progress
+            && sandbox.is_running()
+        {
+            return Ok(Started { started_at: run.started_at, already: true });
         }
         if matches!(sandbox.script.status, ExitStatus::StartFailed { .. }) {
             sandbox.progress = Progress::Failed;
-            return Err(start_failed(&sandbox.script.status));
+            return Err(start_failed(request));
         }
         let started_at = SystemClock.now();
         sandbox.progress =
@@ -309,9 +325,9 @@ impl FakeEngine {
                 self.violation(inner, format!("{attempt} was started twice"));
             }
             let before = inner.record.latest.insert(task, request.key);
-            let other = before
-                .filter(|it| it.attempt != attempt)
-                .filter(|it| inner.sandboxes.get(it).is_some_and(Sandbox::is_running));
+            let other = before.filter(|it| it.attempt != attempt).filter(|it| {
+                inner.sandboxes.get(it).is_some_and(|all| all.iter().any(Sandbox::is_running))
+            });
             if let Some(other) = other {
                 self.violation(
                     inner,
@@ -331,7 +347,7 @@ impl FakeEngine {
         handle: impl FnOnce() -> Handle,
     ) -> Result<Observation, RunnerError> {
         let mut inner = self.open(&place.engine)?;
-        let Some(sandbox) = inner.sandboxes.get(&place.key) else { return Ok(Observation::Absent) };
+        let Some(sandbox) = inner.current(&place.key) else { return Ok(Observation::Absent) };
         Ok(match sandbox.standing() {
             Standing::Created => Observation::Created,
             Standing::Running { started_at, .. } => {
@@ -345,13 +361,21 @@ impl FakeEngine {
         })
     }
 
+    /// A new holder's name for what there is.
+    pub(super) fn adopt(&self, place: &Place, took_over: Fence) -> Result<(), RunnerError> {
+        if let Some(sandbox) = self.open(&place.engine)?.current(&place.key) {
+            sandbox.name = Name::of(Some(took_over));
+        }
+        Ok(())
+    }
+
     pub(super) async fn wait(&self, place: &Place) -> Result<ExitReport, WaitError> {
         let mut state = self.state();
         loop {
             state.borrow_and_update();
             let (until, changed) = match self.open(&place.engine) {
                 Ok(mut inner) => {
-                    let Some(sandbox) = inner.find_mut(&place.key) else {
+                    let Some(sandbox) = inner.any(&place.key) else {
                         return Err(WaitError::Vanished);
                     };
                     match sandbox.standing() {
@@ -410,7 +434,7 @@ impl FakeEngine {
 
     fn line(&self, place: &Place, index: u64, since: i64) -> Result<Line, RunnerError> {
         let mut inner = self.open(&place.engine)?;
-        let Some(sandbox) = inner.find_mut(&place.key) else {
+        let Some(sandbox) = inner.any(&place.key) else {
             return Err(RunnerError::Unavailable(
                 "the sandbox is gone, and its log with it".to_owned(),
             ));
@@ -440,7 +464,7 @@ impl FakeEngine {
     pub(super) fn kill(&self, key: &SandboxKey, mode: KillMode) -> Result<KillAck, RunnerError> {
         self.up()?;
         let mut inner = self.lock();
-        let Some(sandbox) = inner.sandboxes.get_mut(key).filter(|it| it.is_running()) else {
+        let Some(sandbox) = inner.current(key).filter(|it| it.is_running()) else {
             return Ok(KillAck::AlreadyGone);
         };
         let status = match mode {
@@ -459,7 +483,7 @@ impl FakeEngine {
     /// The script of a sandbox that has ended: collecting from any other is a violation.
     pub(super) fn ended(&self, place: &Place) -> Result<Arc<Script>, RunnerError> {
         let mut inner = self.open(&place.engine)?;
-        let Some(sandbox) = inner.find_mut(&place.key) else {
+        let Some(sandbox) = inner.any(&place.key) else {
             return Err(RunnerError::Unavailable(
                 "the sandbox is gone, and its outputs with it".to_owned(),
             ));
@@ -478,19 +502,19 @@ impl FakeEngine {
         inner.failed_once.remove(&key.attempt);
         match disposal {
             Disposal::Remove => {
-                let removed = inner.sandboxes.remove(key).or_else(|| inner.kept.remove(key));
-                if let Some(sandbox) = removed {
+                for sandbox in inner.sandboxes.remove(key).into_iter().flatten() {
                     sandbox.wake();
                 }
             }
             Disposal::Keep => {
-                if inner.sandboxes.get(key).is_some_and(Sandbox::is_running) {
+                let Some(sandbox) = inner.current(key) else { return Ok(()) };
+                if sandbox.is_running() {
                     let what = format!("{} was put aside while it runs", key.attempt);
                     self.violation(&mut inner, what.clone());
                     return Err(RunnerError::Unavailable(what));
                 }
-                if let Some(sandbox) = inner.sandboxes.remove(key) {
-                    inner.kept.insert(*key, sandbox);
+                if failpoints::holds(Guard::RenameKept) {
+                    sandbox.name = Name::Kept;
                 }
             }
         }
@@ -503,15 +527,14 @@ impl FakeEngine {
     ) -> Result<Vec<OwnedSandbox>, RunnerError> {
         self.up()?;
         let inner = self.lock();
-        let sandboxes = inner.sandboxes.iter().map(|it| (it, false));
-        let all = sandboxes.chain(inner.kept.iter().map(|it| (it, true)));
-        let owned = all.filter(|((key, _), _)| key.installation == installation);
-        Ok(owned
-            .map(|((key, sandbox), kept)| OwnedSandbox {
-                attempt: key.attempt,
+        let all = inner.sandboxes.iter().filter(|(key, _)| key.installation == installation);
+        Ok(all
+            .flat_map(|(key, all)| all.iter().map(|it| (key.attempt, it)))
+            .map(|(attempt, sandbox)| OwnedSandbox {
+                attempt,
                 task: sandbox.task,
                 created_at: sandbox.created_at,
-                kept,
+                kept: sandbox.name == Name::Kept,
             })
             .collect())
     }
@@ -526,14 +549,33 @@ enum Line {
 }
 
 impl Inner {
-    fn find_mut(&mut self, key: &SandboxKey) -> Option<&mut Sandbox> {
-        self.sandboxes.get_mut(key).or_else(|| self.kept.get_mut(key))
+    fn named(&mut self, key: &SandboxKey, name: Name) -> Option<&mut Sandbox> {
+        self.sandboxes.get_mut(key)?.iter_mut().find(|it| it.name == name)
+    }
+
+    /// The sandbox of the attempt, but for what was put aside. Where there are several, all but one were
+    /// made late and never started.
+    fn current(&mut self, key: &SandboxKey) -> Option<&mut Sandbox> {
+        let all = self.sandboxes.get_mut(key)?.iter_mut();
+        all.filter(|it| it.name != Name::Kept)
+            .max_by_key(|it| !matches!(it.progress, Progress::Created))
+    }
+
+    /// That which has run, wherever it is.
+    fn any(&mut self, key: &SandboxKey) -> Option<&mut Sandbox> {
+        let all = self.sandboxes.get_mut(key)?.iter_mut();
+        all.max_by_key(|it| !matches!(it.progress, Progress::Created))
     }
 }
 
-fn start_failed(status: &ExitStatus) -> LaunchError {
-    let reason = Reason::of_failed_start(status.code().unwrap_or_default());
+fn start_failed(request: &LaunchRequest<'_>) -> LaunchError {
+    let code = request.spec.env.get("FAKE_START_FAILS").and_then(|it| it.trim().parse().ok());
+    let reason = Reason::of_failed_start(code.unwrap_or_default());
     refused(reason, "could not be started, as FAKE_START_FAILS says")
+}
+
+fn gone() -> LaunchError {
+    refused(Reason::DeletedExternally, "it was removed, put aside or adopted before it was started")
 }
 
 async fn at(until: Option<Instant>) {

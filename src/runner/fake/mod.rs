@@ -47,7 +47,7 @@ use super::{
 };
 use crate::domain::exit::ExitReport;
 use crate::domain::failure::{Failure, Reason};
-use crate::ids::InstallationId;
+use crate::ids::{Fence, InstallationId};
 
 const SLOW_LAUNCH: Duration = Duration::from_secs(1);
 const HANDLE_VERSION: u32 = 1;
@@ -119,8 +119,16 @@ impl Runner for FakeRunner {
             return Err(LaunchError::Cancelled);
         }
         self.engine.create(request, script)?;
-        self.engine.let_start().await;
-        let Started { started_at, already } = self.engine.start(request)?;
+        let found = self.engine.startable(request)?;
+        let Started { started_at, already } = if let Some(found) = found {
+            found
+        } else {
+            if !progress.may_start() {
+                return Err(LaunchError::Cancelled);
+            }
+            self.engine.let_start().await;
+            self.engine.start(request)?
+        };
         if !already {
             progress.step("started", "started".to_owned());
         }
@@ -135,6 +143,17 @@ impl Runner for FakeRunner {
     ) -> Result<Observation, RunnerError> {
         let place = Place { key: *key, engine: engine.clone() };
         self.engine.inspect(&place, || handle(&place))
+    }
+
+    async fn adopt(
+        &self,
+        key: &SandboxKey,
+        engine: &EngineId,
+        took_over: Fence,
+    ) -> Result<Observation, RunnerError> {
+        let place = Place { key: *key, engine: engine.clone() };
+        self.engine.adopt(&place, took_over)?;
+        self.inspect(key, engine).await
     }
 
     async fn wait(&self, _key: &SandboxKey, handle: &Handle) -> Result<ExitReport, WaitError> {

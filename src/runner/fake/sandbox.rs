@@ -10,10 +10,33 @@ use tokio::time::{Duration, Instant};
 use super::script::Script;
 use crate::domain::exit::{ExitReport, ExitStatus};
 use crate::domain::spec::SpecHash;
-use crate::ids::TaskId;
+use crate::failpoints::{self, Guard};
+use crate::ids::{Fence, TaskId};
+
+/// What a sandbox is called. Starts go by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Name {
+    /// As it is made.
+    First,
+    /// By the holder that took it over under this fence.
+    Held(Fence),
+    /// It was put aside.
+    Kept,
+}
+
+impl Name {
+    /// As [`naming::held_name`](crate::runner::naming::held_name).
+    pub(super) fn of(took_over: Option<Fence>) -> Self {
+        match took_over {
+            Some(fence) if failpoints::holds(Guard::RenameAdopted) => Self::Held(fence),
+            Some(_) | None => Self::First,
+        }
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Sandbox {
+    pub(super) name: Name,
     pub(super) task: TaskId,
     pub(super) spec: SpecHash,
     pub(super) created_at: Timestamp,

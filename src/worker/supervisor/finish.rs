@@ -205,7 +205,10 @@ impl Supervisor<'_> {
     /// What people find it by on its backend.
     fn sandbox_name(&self) -> String {
         match self.disposal {
-            Disposal::Remove => naming::sandbox_name(&self.key),
+            Disposal::Remove => {
+                let took_over = self.taken_over.then_some(self.claimed.fence);
+                naming::held_name(&self.key, took_over)
+            }
             Disposal::Keep => naming::kept_name(&self.key),
         }
     }
@@ -276,8 +279,11 @@ impl Supervisor<'_> {
             }
         };
         failpoints::at(Point::CleanupBegun);
-        if let Err(error) = self.runner.cleanup(&self.key, disposal).await {
-            tracing::warn!(task.id = %self.claimed.task, %error, "the sandbox is left to the sweeper");
+        // Beside the one that was taken over there may be another, which was made late and never started.
+        for _ in 0..if self.taken_over { 2 } else { 1 } {
+            if let Err(error) = self.runner.cleanup(&self.key, disposal).await {
+                tracing::warn!(task.id = %self.claimed.task, %error, "the sandbox is left to the sweeper");
+            }
         }
         failpoints::at(Point::CleanupDone);
     }

@@ -140,6 +140,7 @@ async fn drive(
         image_digest: None,
         pump: None,
         recorded_running: false,
+        adopted: !taken_over,
         backoff: FIRST_BACKOFF,
         remains: None,
         disposal: Disposal::Remove,
@@ -166,6 +167,8 @@ struct Supervisor<'a> {
     image_digest: Option<String>,
     pump: Option<PumpTask>,
     recorded_running: bool,
+    /// What an earlier holder may have made is under a name of our own.
+    adopted: bool,
     backoff: Duration,
     remains: Option<(LogEnd, collect::Remains)>,
     /// As the end of the attempt was written.
@@ -214,8 +217,14 @@ impl Supervisor<'_> {
     }
 
     async fn inspect(&mut self) -> Result<(), Quit> {
-        match self.runner.inspect(&self.key, &self.engine).await {
+        let asked = if self.adopted {
+            self.runner.inspect(&self.key, &self.engine).await
+        } else {
+            self.runner.adopt(&self.key, &self.engine, self.claimed.fence).await
+        };
+        match asked {
             Ok(observation) => {
+                self.adopted = true;
                 self.backoff = FIRST_BACKOFF;
                 self.observed(observation);
                 Ok(())

@@ -13,12 +13,32 @@ use crate::domain::attempt::{Event, Sandbox};
 use crate::domain::exit::ExitReport;
 use crate::domain::outcome::StopReason;
 use crate::domain::quantity::format_duration;
-use crate::failpoints::{self, Point};
+use crate::failpoints::{self, Guard, Point};
 use crate::measures;
 use crate::runner::{
-    Disposal, EngineState, Handle, KillAck, KillMode, LaunchError, LaunchRequest, SandboxKey,
-    WaitError,
+    Disposal, EngineState, Handle, KillAck, KillMode, LaunchError, LaunchRequest, Observation,
+    Progress, RunnerError, SandboxKey, WaitError,
 };
+use crate::worker::events::Journal;
+use crate::worker::lease::Lease;
+
+/// A launch under way, as its runner knows it.
+struct Launching<'a> {
+    journal: &'a Journal,
+    lease: &'a Lease,
+    lapses: u64,
+}
+
+impl Progress for Launching<'_> {
+    fn step(&self, reason: &'static str, message: String) {
+        self.journal.step(reason, message);
+    }
+
+    fn may_start(&self) -> bool {
+        let is_ours = self.lease.is_valid() && self.lease.lapses() == self.lapses;
+        is_ours || !failpoints::holds(Guard::LeaseBeforeStart)
+    }
+}
 
 impl Supervisor<'_> {
     pub(super) async fn launch(&mut self) -> Result<(), Quit> {
@@ -35,11 +55,14 @@ impl Supervisor<'_> {
             spec: &self.spec,
             spec_hash: &self.claimed.spec_hash,
             engine: &self.engine,
+            took_over: self.taken_over.then_some(self.claimed.fence),
         };
+        let launching =
+            Launching { journal: &self.journal, lease: &self.shared.lease, lapses: self.lapses };
         let given_up = CancellationToken::new();
         let (begun, mut pulled) = (Instant::now(), false);
         let launched = {
-            let launch = self.runner.launch(&request, &self.journal, &given_up);
+            let launch = self.runner.launch(&request, &launching, &given_up);
             tokio::pin!(launch);
             loop {
                 tokio::select! {
@@ -107,7 +130,7 @@ impl Supervisor<'_> {
         let Some(before) = self.claimed.unconfirmed.clone() else { return Ok(true) };
         let key = SandboxKey { attempt: before.attempt, ..self.key };
         let why = if before.engine == self.engine.0 {
-            match self.runner.cleanup(&key, Disposal::Remove).await {
+            match self.remove_confirmed(&key).await {
                 Ok(()) => {
                     self.journal
                         .add("predecessor_removed", "the earlier attempt does not run any more");
@@ -131,6 +154,17 @@ impl Supervisor<'_> {
         // What is asked for meanwhile is seen before the next try.
         self.apply(Event::AnswerLost);
         Ok(false)
+    }
+
+    /// Removes the sandbox of another attempt, and looks whether it is gone.
+    async fn remove_confirmed(&self, key: &SandboxKey) -> Result<(), RunnerError> {
+        self.runner.cleanup(key, Disposal::Remove).await?;
+        match self.runner.inspect(key, &self.engine).await? {
+            Observation::Absent => Ok(()),
+            Observation::Created | Observation::Running { .. } | Observation::Exited { .. } => {
+                Err(RunnerError::Unavailable("it is not gone yet".to_owned()))
+            }
+        }
     }
 
     /// Only the holder of a valid lease launches. Who could not renew in time asks whether it still holds

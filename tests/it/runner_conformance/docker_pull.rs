@@ -54,7 +54,7 @@ async fn an_image_is_pulled_when_it_is_missing_or_always() {
             let cancel = CancellationToken::new();
             let result = subject.runner.launch(&attempt.request(), &steps, &cancel).await;
             assert_eq!(reason(result), Reason::CommandNotFound);
-            assert_eq!(*steps.0.lock().unwrap(), expected);
+            assert_eq!(*steps.heard.lock().unwrap(), expected);
             assert_eq!(pulls(&subject), pulled);
         }
         remove(&image).await;
@@ -74,7 +74,8 @@ async fn one_pull_serves_all_who_wait_and_outlives_those_who_give_up() {
         let launch = |index: usize, cancel| subject.runner.launch(&requests[index], &steps, cancel);
         let meanwhile = async {
             eventually("all of them wait for the pull", || async {
-                let pulling = steps.0.lock().unwrap().iter().filter(|it| **it == "pulling").count();
+                let pulling =
+                    steps.heard.lock().unwrap().iter().filter(|it| **it == "pulling").count();
                 pulling == 4 && registry.asked() > 0
             })
             .await;

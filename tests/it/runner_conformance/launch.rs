@@ -2,7 +2,8 @@ use std::sync::Arc;
 
 use supercargo::domain::exit::ExitStatus;
 use supercargo::domain::failure::Reason;
-use supercargo::runner::{Disposal, EngineId, LaunchError, Observation};
+use supercargo::ids::Fence;
+use supercargo::runner::{Disposal, EngineId, KillAck, KillMode, LaunchError, Observation};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::sandbox::{Attempt, Steps, endless, log, task, task_with, text};
@@ -31,7 +32,7 @@ pub(super) async fn launch_runs_the_task_and_its_exit_code_is_read(subject: Arc<
     let launched =
         within("launch", subject.runner.launch(&attempt.request(), &steps, &cancel)).await.unwrap();
     assert!(!launched.already);
-    assert_eq!(steps.0.lock().unwrap().last(), Some(&"started"));
+    assert_eq!(steps.heard.lock().unwrap().last(), Some(&"started"));
     let report = within("wait", subject.runner.wait(&attempt.key, &launched.handle)).await.unwrap();
     assert_eq!(report.status, ExitStatus::Code { code: 3, oom_killed: false });
     assert!(report.started_at.unwrap() <= report.finished_at.unwrap());
@@ -136,6 +137,68 @@ pub(super) async fn one_that_was_put_aside_is_not_started_by_a_late_start(subjec
 pub(super) async fn one_that_was_removed_is_not_started_by_a_late_start(subject: Arc<Subject>) {
     late_start(&subject, Disposal::Remove).await;
     assert_eq!(subject.runner.list_owned().await.unwrap(), []);
+}
+
+pub(super) async fn one_that_was_adopted_is_not_started_by_a_late_start(subject: Arc<Subject>) {
+    let attempt = subject.attempt(once());
+    let other = subject.another().await;
+    let mut held = subject.hold_next_start();
+    let late = attempt.try_launch(&*subject.runner);
+    let meanwhile = async {
+        held.arrived().await;
+        let next = attempt.taken_over(Fence(2));
+        let observed = other.adopt(&next.key, &next.engine, Fence(2)).await.unwrap();
+        assert_eq!(observed, Observation::Created);
+        let launched = next.launch(&*other).await;
+        assert!(!launched.already);
+        // It has ended, and its end is not written yet.
+        assert_eq!(next.exit_code(&*other, &launched.handle).await, Some(0));
+        held.release();
+    };
+    let (result, ()) = tokio::join!(late, meanwhile);
+    let error = result.unwrap_err();
+    assert!(
+        matches!(&error, LaunchError::Refused(it) if it.reason == Reason::DeletedExternally),
+        "{error:?}"
+    );
+    ran_once(&subject, &attempt).await;
+}
+
+pub(super) async fn what_was_adopted_is_found_and_removed_by_its_key(subject: Arc<Subject>) {
+    let attempt = subject.attempt(endless());
+    attempt.launch(&*subject.runner).await;
+    let other = subject.another().await;
+    for fence in [Fence(2), Fence(3)] {
+        let observed = other.adopt(&attempt.key, &attempt.engine, fence).await.unwrap();
+        assert!(matches!(observed, Observation::Running { .. }), "{observed:?}");
+    }
+    let again = attempt.taken_over(Fence(3)).launch(&*other).await;
+    assert!(again.already);
+    // A holder before has made another one, late, which it may not start.
+    let may_not = Steps { may_not_start: true, ..Steps::default() };
+    let late = subject.runner.launch(&attempt.request(), &may_not, &CancellationToken::new()).await;
+    assert!(matches!(late, Err(LaunchError::Cancelled)), "{late:?}");
+    let observed = other.inspect(&attempt.key, &attempt.engine).await.unwrap();
+    assert!(matches!(observed, Observation::Running { .. }), "{observed:?}");
+    assert_eq!(other.kill(&attempt.key, KillMode::Force).await.unwrap(), KillAck::Sent);
+    other.wait(&attempt.key, &again.handle).await.unwrap();
+    assert_eq!(subject.runner.list_owned().await.unwrap().len(), 2);
+    for _ in 0..2 {
+        other.cleanup(&attempt.key, Disposal::Remove).await.unwrap();
+    }
+    assert_eq!(subject.runner.list_owned().await.unwrap(), []);
+}
+
+pub(super) async fn whoever_is_not_sure_to_be_the_holder_starts_nothing(subject: Arc<Subject>) {
+    let attempt = subject.attempt(once());
+    let may_not = Steps { may_not_start: true, ..Steps::default() };
+    let launched =
+        subject.runner.launch(&attempt.request(), &may_not, &CancellationToken::new()).await;
+    assert!(matches!(launched, Err(LaunchError::Cancelled)), "{launched:?}");
+    let observed = subject.runner.inspect(&attempt.key, &attempt.engine).await.unwrap();
+    assert_eq!(observed, Observation::Created);
+    attempt.launch(&*subject.runner).await;
+    ran_once(&subject, &attempt).await;
 }
 
 pub(super) async fn another_engine_launches_nothing(subject: Arc<Subject>) {

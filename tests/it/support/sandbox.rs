@@ -8,7 +8,7 @@ use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use supercargo::domain::outcome::StoredFile;
 use supercargo::domain::spec::{Limits, SpecHash, TaskSpec, parse};
-use supercargo::ids::{AttemptId, AttemptNo, InstallationId, RunId, TaskId};
+use supercargo::ids::{AttemptId, AttemptNo, Fence, InstallationId, RunId, TaskId};
 use supercargo::runner::{
     CollectRequest, EngineId, Handle, LaunchError, LaunchRequest, Launched, LogFrame, OutputSink,
     Progress, Runner, SandboxKey, SinkError,
@@ -48,19 +48,34 @@ pub(crate) struct Attempt {
     pub(crate) spec: TaskSpec,
     pub(crate) hash: SpecHash,
     pub(crate) engine: EngineId,
+    pub(crate) took_over: Option<Fence>,
 }
 
 impl Attempt {
     pub(crate) fn new(installation: InstallationId, engine: EngineId, spec: TaskSpec) -> Self {
         let key = SandboxKey { installation, attempt: AttemptId::generate() };
         let hash = spec.hash();
-        Self { key, run: RunId::generate(), task: TaskId::generate(), spec, hash, engine }
+        Self {
+            key,
+            run: RunId::generate(),
+            task: TaskId::generate(),
+            spec,
+            hash,
+            engine,
+            took_over: None,
+        }
     }
 
     /// The same attempt, by mistake, with another spec.
     pub(crate) fn with_spec(&self, spec: TaskSpec) -> Self {
         let hash = spec.hash();
         Self { spec, hash, engine: self.engine.clone(), ..*self }
+    }
+
+    /// The same attempt, in the hands of a later holder.
+    pub(crate) fn taken_over(&self, fence: Fence) -> Self {
+        let (spec, hash) = (self.spec.clone(), self.hash.clone());
+        Self { spec, hash, engine: self.engine.clone(), took_over: Some(fence), ..*self }
     }
 
     pub(crate) fn request(&self) -> LaunchRequest<'_> {
@@ -72,6 +87,7 @@ impl Attempt {
             spec: &self.spec,
             spec_hash: &self.hash,
             engine: &self.engine,
+            took_over: self.took_over,
         }
     }
 
@@ -91,11 +107,19 @@ impl Attempt {
 }
 
 #[derive(Default)]
-pub(crate) struct Steps(pub(crate) Mutex<Vec<&'static str>>);
+pub(crate) struct Steps {
+    pub(crate) heard: Mutex<Vec<&'static str>>,
+    /// The launch is that of a holder who has lost the attempt.
+    pub(crate) may_not_start: bool,
+}
 
 impl Progress for Steps {
     fn step(&self, reason: &'static str, _message: String) {
-        self.0.lock().unwrap().push(reason);
+        self.heard.lock().unwrap().push(reason);
+    }
+
+    fn may_start(&self) -> bool {
+        !self.may_not_start
     }
 }
 
