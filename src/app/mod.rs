@@ -307,7 +307,7 @@ struct Parts<'a> {
 impl Parts<'_> {
     fn spawn_scheduler(&self, tracker: &TaskTracker, stop: &CancellationToken) {
         let scheduler = Scheduler {
-            store: self.store.clone(),
+            store: Arc::new(self.store.clone()),
             wake: self.wake.clone(),
             clock: Arc::clone(self.clock),
         };
@@ -347,7 +347,7 @@ impl Parts<'_> {
         targets: Targets,
     ) -> anyhow::Result<Worker> {
         let sweeper = OrphanSweeper::new(
-            self.store.clone(),
+            Arc::new(self.store.clone()),
             Arc::clone(self.clock),
             prepared.installation,
             targets.clone(),
@@ -355,7 +355,7 @@ impl Parts<'_> {
         let sweeper = Arc::new(Mutex::new(sweeper));
         let worker = Worker::start(
             worker::Parts {
-                store: self.store.clone(),
+                store: Arc::new(self.store.clone()),
                 wake: self.wake.clone(),
                 clock: Arc::clone(self.clock),
                 installation: prepared.installation,
@@ -409,7 +409,7 @@ impl Parts<'_> {
                 files_bytes: config.limits.files,
             }),
             auth: Authenticator::new(self.store.clone(), mode),
-            logs: Arc::new(LogReader::new(self.store.clone(), self.wake.clone())),
+            logs: Arc::new(LogReader::new(Arc::new(self.store.clone()), self.wake.clone())),
             objects: Arc::new(self.objects.clone()),
             renderer: Arc::new(TargetRenderer {
                 installation: self.installation,

@@ -19,7 +19,7 @@ use super::recent::Skip;
 use super::{MAIN_CONTAINER, chunk};
 use crate::ids::{AttemptNo, Fence, TaskId};
 use crate::runner::{Handle, LogFrame, Runner, RunnerError};
-use crate::store::{self, LogPosition, LogSeal, NewChunk, Store};
+use crate::store::{self, Ledger, LogPosition, LogSeal, NewChunk};
 use crate::wake::Wake;
 
 /// What bounds a log, and how it is cut.
@@ -35,7 +35,7 @@ pub struct Limits {
 /// What a pump works on.
 #[derive(Debug)]
 pub struct Pump {
-    pub store: Store,
+    pub store: Arc<dyn Ledger>,
     pub wake: Wake,
     pub runner: Arc<dyn Runner>,
     pub handle: Handle,

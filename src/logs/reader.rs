@@ -4,6 +4,7 @@
 //! one chunk of frames in memory, and a few that are packed.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,7 +13,7 @@ use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use super::{MAIN_CONTAINER, chunk};
 use crate::domain::log::{Follow, LogBlock, LogFrame, LogPlace, LogStream};
 use crate::ids::{AttemptNo, TaskId};
-use crate::store::{Error, Store, StoredChunk};
+use crate::store::{Error, Ledger, StoredChunk};
 use crate::wake::{Subscription, Wake};
 
 /// Chunks per query.
@@ -23,12 +24,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Reads logs from the store.
 #[derive(Debug, Clone)]
 pub struct LogReader {
-    store: Store,
+    store: Arc<dyn Ledger>,
     wake: Wake,
 }
 
 impl LogReader {
-    pub const fn new(store: Store, wake: Wake) -> Self {
+    pub const fn new(store: Arc<dyn Ledger>, wake: Wake) -> Self {
         Self { store, wake }
     }
 
@@ -67,7 +68,7 @@ impl LogReader {
         follow: Follow,
     ) -> BoxStream<'static, Result<LogBlock, Error>> {
         let cursor = Cursor {
-            store: self.store.clone(),
+            store: Arc::clone(&self.store),
             subscription: (follow != Follow::No).then(|| self.wake.subscribe(task)),
             task,
             attempt,
@@ -165,7 +166,7 @@ fn text(block: &LogBlock) -> Bytes {
 }
 
 struct Cursor {
-    store: Store,
+    store: Arc<dyn Ledger>,
     subscription: Option<Subscription>,
     task: TaskId,
     /// None until the latest one is known.

@@ -15,7 +15,7 @@ use crate::failpoints::{self, Guard, Point};
 use crate::ids::{AttemptId, InstallationId};
 use crate::loops::Next;
 use crate::runner::{Disposal, EngineState, KillMode, OwnedSandbox, Runner, SandboxKey, Targets};
-use crate::store::{AttemptFate, Error, Store};
+use crate::store::{AttemptFate, Error, Ledger};
 
 const PERIOD: Duration = Duration::from_mins(1);
 /// While a target is away: its first look comes soon after it is back.
@@ -25,7 +25,7 @@ const GRACE: SignedDuration = SignedDuration::from_mins(5);
 
 #[derive(Debug)]
 pub struct OrphanSweeper {
-    pub store: Store,
+    pub store: Arc<dyn Ledger>,
     pub clock: Arc<dyn Clock>,
     pub installation: InstallationId,
     pub targets: Targets,
@@ -34,7 +34,7 @@ pub struct OrphanSweeper {
 
 impl OrphanSweeper {
     pub fn new(
-        store: Store,
+        store: Arc<dyn Ledger>,
         clock: Arc<dyn Clock>,
         installation: InstallationId,
         targets: Targets,

@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::domain::plan::plan;
 use crate::loops::Next;
 use crate::measures;
-use crate::store::{Error, Store};
+use crate::store::{Error, Ledger};
 use crate::wake::Wake;
 
 const AT_ONCE: u32 = 1_000;
@@ -19,7 +19,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone)]
 pub struct Scheduler {
-    pub store: Store,
+    pub store: Arc<dyn Ledger>,
     pub wake: Wake,
     pub clock: Arc<dyn Clock>,
 }

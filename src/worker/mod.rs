@@ -26,7 +26,7 @@ use crate::logs::pump;
 use crate::logs::reader::LogReader;
 use crate::outputs::FolderStore;
 use crate::runner::Targets;
-use crate::store::{self, ClaimedTask, Store};
+use crate::store::{self, ClaimedTask, Ledger};
 use crate::wake::Wake;
 
 use lease::Lease;
@@ -52,7 +52,7 @@ pub struct Settings {
 /// What a worker works with.
 #[derive(Debug)]
 pub struct Parts {
-    pub store: Store,
+    pub store: Arc<dyn Ledger>,
     pub wake: Wake,
     pub clock: Arc<dyn Clock>,
     pub installation: InstallationId,
@@ -98,7 +98,7 @@ impl Worker {
         let epoch =
             parts.store.register_worker(parts.worker, &hostname, env!("CARGO_PKG_VERSION")).await?;
         let shared = Arc::new(Shared {
-            reader: LogReader::new(parts.store.clone(), parts.wake.clone()),
+            reader: LogReader::new(Arc::clone(&parts.store), parts.wake.clone()),
             lease: Lease::new(epoch, parts.settings.lease),
             slots: Slots::new(parts.settings.concurrency, parts.settings.starts),
             stops: Mutex::default(),

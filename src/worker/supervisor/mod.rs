@@ -259,7 +259,7 @@ impl Supervisor<'_> {
             let parts = &self.shared.parts;
             let (exited, give_up) = (CancellationToken::new(), CancellationToken::new());
             let pump = Pump {
-                store: parts.store.clone(),
+                store: Arc::clone(&parts.store),
                 wake: parts.wake.clone(),
                 runner: Arc::clone(&self.runner),
                 handle: handle.clone(),

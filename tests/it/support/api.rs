@@ -243,7 +243,8 @@ pub(crate) struct FakeLogs {
 
 impl FakeLogs {
     fn over(store: &Store, wake: &Wake) -> Self {
-        Self { texts: Mutex::default(), reader: LogReader::new(store.clone(), wake.clone()) }
+        let reader = LogReader::new(Arc::new(store.clone()), wake.clone());
+        Self { texts: Mutex::default(), reader }
     }
 
     fn text(&self, task: TaskId, attempt: AttemptNo) -> Option<&'static [u8]> {
