@@ -69,7 +69,7 @@ impl Default for Settings {
             log_heartbeat: Duration::from_secs(15),
             batch_limit: 1_000,
             public_url: None,
-            lease: Duration::from_secs(20),
+            lease: Duration::from_secs(18),
             roles: Vec::new(),
         }
     }

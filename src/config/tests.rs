@@ -110,7 +110,7 @@ fn flags_win_over_the_environment_over_the_file_over_the_defaults() {
     assert_eq!(config.http.listen.port(), 3);
     assert_eq!(config.worker.poll, Duration::from_secs(3));
     assert_eq!(config.worker.concurrency, 7);
-    assert_eq!(config.worker.lease, Duration::from_secs(20));
+    assert_eq!(config.worker.lease, Duration::from_secs(18));
     assert_eq!(config.default_target, "simulated");
     assert_eq!(config.docker.host.as_deref(), Some("tcp://e:1"));
     assert_eq!(config.database.url.unwrap().expose(), "postgres://ours/x");

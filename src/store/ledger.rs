@@ -73,6 +73,10 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
         targets: &[ClaimTarget],
     ) -> Result<Vec<ClaimedTask>, Error>;
 
+    /// How many seconds are left until the lease of another worker expires, if it renews it no more. None:
+    /// nobody else has a valid one.
+    async fn next_expiry(&self, worker: WorkerId, lease_secs: f64) -> Result<Option<f64>, Error>;
+
     /// Takes a task again that this worker holds. None: it holds it no more.
     async fn retake(&self, worker: WorkerId, task: TaskId) -> Result<Option<ClaimedTask>, Error>;
 
@@ -229,6 +233,7 @@ hand_on! {
     claim(worker: WorkerId, targets: &[ClaimTarget]) -> Vec<ClaimedTask>;
     take_own(worker: WorkerId, driven: &[TaskId]) -> Vec<ClaimedTask>;
     take_expired(worker: WorkerId, lease_secs: f64, targets: &[ClaimTarget]) -> Vec<ClaimedTask>;
+    next_expiry(worker: WorkerId, lease_secs: f64) -> Option<f64>;
     retake(worker: WorkerId, task: TaskId) -> Option<ClaimedTask>;
     holds(task: TaskId, fence: Fence) -> bool;
     unclaim(task: TaskId, fence: Fence) -> ();

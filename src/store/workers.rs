@@ -85,6 +85,27 @@ impl Store {
         Ok(())
     }
 
+    /// How many seconds are left until the lease of another worker expires, if it renews it no more. None:
+    /// nobody else has a valid one.
+    pub async fn next_expiry(
+        &self,
+        worker: WorkerId,
+        lease_secs: f64,
+    ) -> Result<Option<f64>, Error> {
+        let left = sqlx::query_scalar!(
+            r#"
+            select extract(epoch from min(heartbeat_at) - now())::float8 + $2::float8 as "left"
+            from workers
+            where id <> $1 and heartbeat_at >= now() - make_interval(secs => $2)
+            "#,
+            worker.uuid(),
+            lease_secs
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(left)
+    }
+
     /// The targets of every worker whose lease is valid.
     pub async fn live_targets(&self, lease_secs: f64) -> Result<Vec<WorkerTargets>, Error> {
         let rows = sqlx::query_scalar!(

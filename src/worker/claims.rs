@@ -10,6 +10,8 @@ use crate::runner::{EngineState, RunnerKind};
 use crate::store::ClaimTarget;
 
 const AFTER_AN_ERROR: Duration = Duration::from_secs(1);
+/// What expires is looked for when it has.
+const JUST_AFTER: Duration = Duration::from_millis(10);
 
 /// Claims from the queue whenever there may be something and there is a place for it.
 pub(super) async fn run(shared: Arc<Shared>) {
@@ -87,23 +89,39 @@ fn reachable(shared: &Shared) -> Vec<ClaimTarget> {
         .collect()
 }
 
-/// Takes over from workers that are gone, and what this one holds without knowing.
+/// Takes over from workers that are gone, and what this one holds without knowing: once a heartbeat, and in
+/// the moment in which a lease expires.
 pub(super) async fn take_over(shared: Arc<Shared>) {
+    let heartbeat = shared.parts.settings.heartbeat;
+    let mut wait = heartbeat;
+    let mut lapses = shared.lease.lapses();
     loop {
         tokio::select! {
             () = shared.draining.cancelled() => return,
-            () = tokio::time::sleep(shared.parts.settings.heartbeat) => {}
+            () = tokio::time::sleep(wait) => {}
         }
-        if !shared.lease.is_valid() {
+        wait = heartbeat;
+        // Who could not renew because the database was away is not the only one: the others get the time to
+        // renew, too.
+        if !shared.lease.is_valid() || shared.lease.lapses() != lapses {
+            lapses = shared.lease.lapses();
             continue;
         }
-        if let Err(error) = take_what_is_not_driven(&shared).await {
-            tracing::warn!(%error, "tasks that nobody drives could not be taken over");
+        match take_what_is_not_driven(&shared).await {
+            Ok(Some(expiry)) => wait = heartbeat.min(expiry),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, "tasks that nobody drives could not be taken over");
+                wait = heartbeat.min(AFTER_AN_ERROR);
+            }
         }
     }
 }
 
-async fn take_what_is_not_driven(shared: &Arc<Shared>) -> Result<(), crate::store::Error> {
+/// Returns when the next lease expires, if it is not renewed.
+async fn take_what_is_not_driven(
+    shared: &Arc<Shared>,
+) -> Result<Option<Duration>, crate::store::Error> {
     let parts = &shared.parts;
     let _taking = shared.taking.lock().await;
     let driven: Vec<_> = shared.stops().keys().copied().collect();
@@ -123,7 +141,8 @@ async fn take_what_is_not_driven(shared: &Arc<Shared>) -> Result<(), crate::stor
     for it in taken {
         Shared::supervise(shared, it, true);
     }
-    Ok(())
+    let left = parts.store.next_expiry(parts.worker, lease).await?;
+    Ok(left.and_then(|it| Duration::try_from_secs_f64(it).ok()).map(|it| it + JUST_AFTER))
 }
 
 /// Brings requests to stop to the supervisors.

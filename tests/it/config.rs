@@ -31,7 +31,7 @@ fn a_check_prints_what_is_in_force_and_where_it_comes_from() {
             "\nurl = \"postgres://u:********@db/x\" # environment variable DATABASE_URL\n"
         )
     );
-    assert!(printed.contains("\nlease = \"20s\"\n"), "{printed}");
+    assert!(printed.contains("\nlease = \"18s\"\n"), "{printed}");
     assert!(output.stderr.is_empty(), "{output:?}");
 }
 

@@ -76,6 +76,22 @@ async fn a_worker_takes_its_own_back_and_others_wait_for_the_lease() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_next_expiry_is_that_of_the_oldest_valid_lease_of_another() {
+    let Some(store) = database::test_store().await else { return };
+    let (first, second) = (worker(&store).await, worker(&store).await);
+    let left = async |of| store.next_expiry(of, 20.0).await.unwrap();
+    let soon = left(first).await.unwrap();
+    assert!((0.0..=20.0).contains(&soon), "{soon}");
+    let third = worker(&store).await;
+    assert!(left(first).await.unwrap() <= soon, "a younger lease changes nothing");
+    store.release_lease(second, 1).await.unwrap();
+    assert!(left(third).await.is_some());
+    store.release_lease(first, 1).await.unwrap();
+    assert_eq!(left(third).await, None, "what has expired does not expire again");
+    assert!(left(first).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_was_replaced_is_told_by_its_heartbeat() {
     let Some(store) = database::test_store().await else { return };
     let it = worker(&store).await;
