@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use crate::domain::state::TaskState;
-use crate::store::{self, Store, TargetHealth, TaskRecord, WorkerTargets};
+use crate::store::{self, EngineInUse, Store, TargetHealth, TaskRecord, WorkerTargets};
 
 /// Something that holds a live task up. It is not an end: the task goes on when it has passed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -27,12 +27,36 @@ pub(super) struct Condition {
     not_before: Option<Timestamp>,
 }
 
-/// What the live workers say of their targets, asked for at most once a second.
+/// What the live workers say of their targets, and which engines have tasks.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    pub(super) workers: Vec<WorkerTargets>,
+    pub(super) engines: Vec<EngineInUse>,
+}
+
+impl Live {
+    /// Of the engines that have tasks of a target, those that no worker reaches.
+    pub(super) fn unreached<'a>(
+        &'a self,
+        target: &'a str,
+    ) -> impl Iterator<Item = &'a EngineInUse> + 'a {
+        self.engines
+            .iter()
+            .filter(move |it| it.target == target && !reached(&self.workers, target, &it.engine))
+    }
+}
+
+fn reached(workers: &[WorkerTargets], target: &str, engine: &str) -> bool {
+    let health = workers.iter().filter_map(|it| it.get(target));
+    health.filter(|it| it.ready).any(|it| it.engine.as_deref() == Some(engine))
+}
+
+/// Asked for at most once a second.
 #[derive(Debug)]
 pub(super) struct LiveTargets {
     store: Store,
     lease: Duration,
-    cached: Mutex<Option<(Instant, Arc<Vec<WorkerTargets>>)>>,
+    cached: Mutex<Option<(Instant, Arc<Live>)>>,
 }
 
 const FRESH: Duration = Duration::from_secs(1);
@@ -42,17 +66,19 @@ impl LiveTargets {
         Self { store, lease, cached: Mutex::new(None) }
     }
 
-    pub(super) async fn load(&self) -> Result<Arc<Vec<WorkerTargets>>, store::Error> {
+    pub(super) async fn load(&self) -> Result<Arc<Live>, store::Error> {
         // Held over the query: one asks, the others wait for that answer.
         let mut cached = self.cached.lock().await;
-        if let Some((since, workers)) = &*cached
+        if let Some((since, live)) = &*cached
             && since.elapsed() < FRESH
         {
-            return Ok(Arc::clone(workers));
+            return Ok(Arc::clone(live));
         }
-        let workers = Arc::new(self.store.live_targets(self.lease.as_secs_f64()).await?);
-        *cached = Some((Instant::now(), Arc::clone(&workers)));
-        Ok(workers)
+        let workers = self.store.live_targets(self.lease.as_secs_f64()).await?;
+        let engines = self.store.engines_in_use().await?;
+        let live = Arc::new(Live { workers, engines });
+        *cached = Some((Instant::now(), Arc::clone(&live)));
+        Ok(live)
     }
 
     /// The conditions of a task. They are help, not data: without an answer there are none.
@@ -61,7 +87,7 @@ impl LiveTargets {
             return Vec::new();
         }
         match self.load().await {
-            Ok(workers) => conditions(task, &workers, now),
+            Ok(live) => conditions(task, &live.workers, now),
             Err(error) => {
                 tracing::debug!(%error, "the targets of the workers can't be read");
                 Vec::new()
@@ -91,6 +117,20 @@ pub(super) fn conditions(
             kind: "target_unavailable",
             message: format!("target {target:?} can't be asked: {why}"),
             since: health.iter().filter_map(|it| it.since).max(),
+            not_before: None,
+        });
+    } else if let Some(engine) = &task.engine
+        && !reached(workers, target, engine)
+    {
+        let other = health.iter().find(|it| it.ready).and_then(|it| it.engine.as_deref());
+        found.push(Condition {
+            kind: "target_unavailable",
+            message: format!(
+                "the engine {engine:?} that has the task does not answer at target {target:?}, another one \
+                 does ({:?}), which is not asked about it",
+                other.unwrap_or_default()
+            ),
+            since: None,
             not_before: None,
         });
     }

@@ -11,10 +11,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::conditions::Live;
 use super::extract::Caller;
 use super::problem::Problem;
 use super::state::App;
-use crate::store::{TargetHealth, WorkerTargets};
+use crate::store::TargetHealth;
 
 /// Is the process alive
 ///
@@ -37,6 +38,16 @@ pub(super) struct Readiness {
     targets: BTreeMap<String, TargetReadiness>,
 }
 
+/// An engine that has tasks of a target, and that no worker reaches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(super) struct UnreachedEngine {
+    /// As the engine calls itself.
+    #[schema(examples("7TKQ:OSSK:UJLQ:J3RS:RNU5:RTJK:UVHJ:WZ2V:ZWGB:WZ2L:3GMX:VVVH"))]
+    engine: String,
+    /// How many tasks wait for it.
+    tasks: i64,
+}
+
 /// How the workers find a target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct TargetReadiness {
@@ -46,10 +57,17 @@ pub(super) struct TargetReadiness {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(examples("20.10.24"))]
     version: Option<String>,
+    /// The engine that answers, as it calls itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(examples("7TKQ:OSSK:UJLQ:J3RS:RNU5:RTJK:UVHJ:WZ2V:ZWGB:WZ2L:3GMX:VVVH"))]
+    engine: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<Timestamp>,
+    /// Engines that have tasks and do not answer here, as where another engine has taken their place.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreached: Vec<UnreachedEngine>,
 }
 
 /// Longer than a healthy database ever takes, shorter than the patience of probes.
@@ -74,8 +92,9 @@ pub(super) async fn get_readiness(State(app): State<App>) -> Result<Json<Readine
         Ok(answer) => answer?,
         Err(_) => return Err(Problem::unavailable("the database does not answer", "time-out")),
     }
-    let targets = summary(&app.targets.load().await?);
-    let healthy = !targets.is_empty() && targets.values().all(|it| it.ready);
+    let targets = summary(&*app.targets.load().await?);
+    let is_well = |it: &TargetReadiness| it.ready && it.unreached.is_empty();
+    let healthy = !targets.is_empty() && targets.values().all(is_well);
     Ok(Json(Readiness {
         status: if healthy { "ok" } else { "degraded" },
         roles: app.settings.roles.clone(),
@@ -84,11 +103,20 @@ pub(super) async fn get_readiness(State(app): State<App>) -> Result<Json<Readine
 }
 
 /// A target is as ready as the worker that finds it best.
-fn summary(workers: &[WorkerTargets]) -> BTreeMap<String, TargetReadiness> {
+fn summary(live: &Live) -> BTreeMap<String, TargetReadiness> {
     let mut targets: BTreeMap<String, TargetReadiness> = BTreeMap::new();
-    for (name, health) in workers.iter().flatten() {
+    for (name, health) in live.workers.iter().flatten() {
         if targets.get(name).is_none_or(|it| health.ready && !it.ready) {
             targets.insert(name.clone(), health.into());
+        }
+    }
+    for (name, target) in &mut targets {
+        target.unreached = live
+            .unreached(name)
+            .map(|it| UnreachedEngine { engine: it.engine.clone(), tasks: it.tasks })
+            .collect();
+        if target.ready && !target.unreached.is_empty() {
+            target.why = Some("another engine answers than the one that has tasks".to_owned());
         }
     }
     targets
@@ -100,8 +128,10 @@ impl From<&TargetHealth> for TargetReadiness {
             ready: it.ready,
             kind: it.kind.clone(),
             version: it.version.clone(),
+            engine: it.engine.clone(),
             why: it.why.clone(),
             since: it.since,
+            unreached: Vec::new(),
         }
     }
 }
@@ -158,6 +188,7 @@ impl axum::extract::FromRequestParts<App> for MetricsCaller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::WorkerTargets;
 
     #[test]
     fn one_worker_that_reaches_a_target_is_enough() {
@@ -171,6 +202,9 @@ mod tests {
                 since: None,
             };
             [("local".to_owned(), health)].into_iter().collect()
+        };
+        let summary = |workers: &[WorkerTargets]| {
+            summary(&Live { workers: workers.to_vec(), ..Live::default() })
         };
         for workers in [[worker(true), worker(false)], [worker(false), worker(true)]] {
             assert!(summary(&workers)["local"].ready);

@@ -46,7 +46,7 @@ pub use stop::{AttemptFate, StopRequest};
 pub use submit::{IdempotencyKey, NewTask, Submitted, Submitter};
 pub use tokens::{NewToken, Principal, TokenRecord};
 pub use views::{AttemptRecord, TaskFilter, TaskRecord};
-pub use workers::{TargetHealth, WorkerTargets};
+pub use workers::{EngineInUse, TargetHealth, WorkerTargets};
 
 /// How to reach Postgres.
 #[derive(Debug, Clone)]

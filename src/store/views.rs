@@ -35,6 +35,8 @@ pub struct TaskRecord {
     pub run_key: Option<String>,
     /// It starts after the end of this task.
     pub after_task: Option<TaskId>,
+    /// Not over, and given to this engine.
+    pub engine: Option<String>,
 }
 
 /// An attempt that has ended.
@@ -91,6 +93,7 @@ struct Row {
     stop_reason: Option<String>,
     run_key: Option<String>,
     after_task_id: Option<uuid::Uuid>,
+    engine_id: Option<String>,
 }
 
 const COLUMNS: &str = "
@@ -98,7 +101,7 @@ const COLUMNS: &str = "
            coalesce(l.state, e.state) as state, coalesce(l.attempt_no, e.attempt_no) as attempt_no,
            e.exit_code, e.failure, coalesce(l.queued_at, e.queued_at) as queued_at, l.claimed_at,
            coalesce(l.started_at, e.started_at) as started_at, e.finished_at, l.not_before, l.stop_reason,
-           s.run_key, l.after_task_id
+           s.run_key, l.after_task_id, l.engine_id
     from task_specs s
     left join live_tasks l on l.task_id = s.task_id
     left join ended_tasks e on e.task_id = s.task_id
@@ -133,6 +136,7 @@ impl Row {
             stop_requested: self.stop_reason.is_some(),
             run_key: self.run_key,
             after_task: self.after_task_id.map(TaskId::from_uuid),
+            engine: self.engine_id,
         })
     }
 }
@@ -148,7 +152,7 @@ impl Store {
                    coalesce(l.queued_at, e.queued_at) as queued_at, l.claimed_at as "claimed_at?",
                    coalesce(l.started_at, e.started_at) as started_at, e.finished_at as "finished_at?",
                    l.not_before as "not_before?", l.stop_reason as "stop_reason?",
-                   s.run_key, l.after_task_id as "after_task_id?"
+                   s.run_key, l.after_task_id as "after_task_id?", l.engine_id as "engine_id?"
             from task_specs s
             left join live_tasks l on l.task_id = s.task_id
             left join ended_tasks e on e.task_id = s.task_id

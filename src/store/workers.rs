@@ -24,6 +24,14 @@ pub struct TargetHealth {
     pub since: Option<Timestamp>,
 }
 
+/// An engine that tasks were given to which are not over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineInUse {
+    pub target: String,
+    pub engine: String,
+    pub tasks: i64,
+}
+
 /// The targets of one live worker.
 pub type WorkerTargets = BTreeMap<String, TargetHealth>;
 
@@ -104,6 +112,21 @@ impl Store {
         .fetch_one(&self.pool)
         .await?;
         Ok(left)
+    }
+
+    /// The engines that the tasks were given to which workers hold.
+    pub async fn engines_in_use(&self) -> Result<Vec<EngineInUse>, Error> {
+        let rows = sqlx::query_as!(
+            EngineInUse,
+            r#"
+            select target, engine_id as "engine!", count(*) as "tasks!" from live_tasks
+            where worker_id is not null and engine_id is not null
+            group by target, engine_id order by target, engine_id
+            "#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows)
     }
 
     /// The targets of every worker whose lease is valid.

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::support::api::{Answer, TestApp};
 use crate::support::worker::TestWorker;
+use crate::support::{PATIENCE, until};
 use crate::test_app;
 
 async fn open(app: &TestApp, path: &str) -> Answer {
@@ -41,6 +42,47 @@ async fn a_sick_target_degrades_and_takes_nothing_down() {
     };
     assert_eq!(degraded.status, StatusCode::OK);
     assert_eq!(degraded.json()["targets"]["local"]["why"], "connection refused");
+}
+
+#[tokio::test]
+async fn another_engine_in_the_place_of_the_one_that_has_tasks_is_told() {
+    let app = test_app!();
+    let worker = TestWorker::start(&app.store).await;
+    let id = app.submit_any().await;
+    worker.run(&worker.claim_one(id).await).await;
+    let path = format!("/api/v1/tasks/{id}");
+    assert_eq!(app.get(&path).await.json()["conditions"], json!(null));
+    worker.report_engine("local", "other", true, None).await;
+    let condition = until("the condition shows", PATIENCE, async || {
+        app.get(&path).await.json()["conditions"].as_array().map(|it| it[0].clone())
+    })
+    .await;
+    let message = "the engine \"engine\" that has the task does not answer at target \"local\", another one \
+         does (\"other\"), which is not asked about it";
+    assert_eq!(condition, json!({"type": "target_unavailable", "message": message}));
+    let ready = open(&app, "/readyz").await;
+    assert_eq!((ready.status, &ready.json()["status"]), (StatusCode::OK, &json!("degraded")));
+    assert_eq!(
+        ready.json()["targets"]["local"],
+        json!({"ready": true, "kind": "docker", "version": "20.10", "engine": "other",
+            "why": "another engine answers than the one that has tasks", "since": "2026-11-21T00:00:00Z",
+            "unreached": [{"engine": "engine", "tasks": 1}]})
+    );
+    // It is not that another task waits: only those of the first engine do.
+    let next = app.submit_any().await;
+    assert_eq!(app.get(&format!("/api/v1/tasks/{next}")).await.json()["conditions"], json!(null));
+    // A cancel is taken, and waits with the condition.
+    let cancelled = app.post(&format!("{path}/cancel"), &json!({})).await;
+    assert_eq!(cancelled.status, StatusCode::ACCEPTED, "{cancelled:?}");
+    let task = app.get(&path).await.json();
+    assert_eq!((&task["state"], &task["stop_requested"]), (&json!("running"), &json!(true)));
+    assert_eq!(task["conditions"][0]["type"], "target_unavailable");
+    worker.report("local", true, None).await;
+    until("the condition is gone", PATIENCE, async || {
+        let conditions = app.get(&path).await.json()["conditions"].clone();
+        (conditions == json!(null)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

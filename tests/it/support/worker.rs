@@ -29,10 +29,20 @@ impl TestWorker {
     }
 
     pub(crate) async fn report(&self, target: &str, ready: bool, why: Option<&str>) {
+        self.report_engine(target, "engine", ready, why).await;
+    }
+
+    pub(crate) async fn report_engine(
+        &self,
+        target: &str,
+        engine: &str,
+        ready: bool,
+        why: Option<&str>,
+    ) {
         let health = TargetHealth {
             kind: "docker".to_owned(),
             ready,
-            engine: Some("engine".to_owned()),
+            engine: Some(engine.to_owned()),
             version: Some("20.10".to_owned()),
             why: why.map(str::to_owned),
             since: Some("2026-11-21T00:00:00Z".parse().unwrap()),

@@ -66,6 +66,7 @@ pub(super) fn fresh(it: NewTask, now: Timestamp, after_task: Option<TaskId>) -> 
         stop_requested: false,
         run_key: it.work.map(|it| it.key.as_str().to_owned()),
         after_task,
+        engine: None,
     }
 }
 
