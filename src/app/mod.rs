@@ -352,6 +352,7 @@ impl Parts<'_> {
             prepared.installation,
             targets.clone(),
         );
+        let target_changed = sweeper.waker();
         let sweeper = Arc::new(Mutex::new(sweeper));
         let worker = Worker::start(
             worker::Parts {
@@ -368,7 +369,7 @@ impl Parts<'_> {
         )
         .await
         .context("start the worker")?;
-        tracker.spawn(loops::run("orphan_sweeper", stop.clone(), loops::nothing, move || {
+        tracker.spawn(loops::run("orphan_sweeper", stop.clone(), target_changed, move || {
             let sweeper = Arc::clone(&sweeper);
             async move { sweeper.lock().await.tick().await }
         }));

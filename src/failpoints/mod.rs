@@ -54,6 +54,8 @@ named! {
         /// A new attempt of an ended task is written, not committed.
         RetryUncommitted "retry.uncommitted",
         RetryCommitted "retry.committed",
+        /// The end of a task that waited too long is written, not committed.
+        ExpireUncommitted "expire.uncommitted",
         /// The scheduler has ended a task that waited too long.
         ExpireCommitted "expire.committed",
         /// A worker has its identity, and asked for nothing yet.
@@ -80,6 +82,9 @@ named! {
         StartAnswered "start.answered",
         /// A sandbox that another holder made was found and made one's own.
         AdoptRenamed "adopt.renamed",
+        /// The engine said how the sandbox of a taken attempt is.
+        InspectAnswered "inspect.answered",
+        RunningUncommitted "running.uncommitted",
         RunningCommitted "running.committed",
         /// It goes back into the queue as the same attempt.
         UnclaimCommitted "unclaim.committed",
@@ -104,6 +109,10 @@ named! {
         RecordUncommitted "record.uncommitted",
         RecordCommitted "record.committed",
         CleanupBegun "cleanup.begun",
+        /// The engine was asked to remove a sandbox, and may be doing so.
+        RemoveInFlight "remove.in_flight",
+        /// A sandbox that is kept has its other name.
+        KeptRenamed "kept.renamed",
         CleanupDone "cleanup.done",
         /// The sweeper is about to remove what is left over.
         SweepBegun "sweep.begun",

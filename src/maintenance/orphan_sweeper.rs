@@ -8,7 +8,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use jiff::SignedDuration;
+use tokio::sync::{Mutex, watch};
 
 use crate::clock::Clock;
 use crate::failpoints::{self, Guard, Point};
@@ -18,8 +21,9 @@ use crate::runner::{Disposal, EngineState, KillMode, OwnedSandbox, Runner, Sandb
 use crate::store::{AttemptFate, Error, Ledger};
 
 const PERIOD: Duration = Duration::from_mins(1);
-/// While a target is away: its first look comes soon after it is back.
-const PERIOD_WHILE_AWAY: Duration = Duration::from_secs(2);
+/// While a target is away, and behind the first look after it is back: what a process that died had asked of
+/// the engine may still have been on its way then.
+const SHORT_PERIOD: Duration = Duration::from_secs(2);
 /// How old an unknown sandbox must be.
 const GRACE: SignedDuration = SignedDuration::from_mins(5);
 
@@ -30,6 +34,8 @@ pub struct OrphanSweeper {
     pub installation: InstallationId,
     pub targets: Targets,
     unknown: HashSet<AttemptId>,
+    /// The last look reached every target.
+    settled: bool,
 }
 
 impl OrphanSweeper {
@@ -39,7 +45,7 @@ impl OrphanSweeper {
         installation: InstallationId,
         targets: Targets,
     ) -> Self {
-        Self { store, clock, installation, targets, unknown: HashSet::new() }
+        Self { store, clock, installation, targets, unknown: HashSet::new(), settled: false }
     }
 
     pub async fn tick(&mut self) -> Result<Next, Error> {
@@ -59,7 +65,30 @@ impl OrphanSweeper {
             }
         }
         self.unknown = unknown;
-        Ok(Next::After(if away { PERIOD_WHILE_AWAY } else { PERIOD }))
+        let settled = std::mem::replace(&mut self.settled, !away);
+        Ok(Next::After(if away || !settled { SHORT_PERIOD } else { PERIOD }))
+    }
+
+    /// What to wait for between two looks: a target that comes back, or is there for the first time.
+    pub fn waker(&self) -> impl FnMut() -> BoxFuture<'static, ()> + use<> {
+        let engines = self.targets.values().map(|it| it.engine()).collect();
+        let engines: Arc<Mutex<Vec<watch::Receiver<EngineState>>>> = Arc::new(Mutex::new(engines));
+        move || {
+            let engines = Arc::clone(&engines);
+            async move {
+                let mut engines = engines.lock().await;
+                let mut changes: FuturesUnordered<_> =
+                    engines.iter_mut().map(watch::Receiver::changed).collect();
+                while let Some(changed) = changes.next().await {
+                    if changed.is_ok() {
+                        return;
+                    }
+                }
+                // No target, or its runner is gone: nothing will change.
+                std::future::pending().await;
+            }
+            .boxed()
+        }
     }
 
     async fn sweep(

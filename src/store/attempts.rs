@@ -94,6 +94,7 @@ impl Store {
         .await?
         .ok_or(Error::Fenced)?;
         events::insert(&mut transaction, task, attempt_no, new_events).await?;
+        failpoints::at(Point::RunningUncommitted);
         transaction.commit().await?;
         failpoints::at(Point::RunningCommitted);
         Ok(())

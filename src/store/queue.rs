@@ -63,6 +63,9 @@ impl Store {
     ) -> Result<usize, Error> {
         let mut transaction = self.pool.begin().await?;
         let ended = end_queued(&mut transaction, tasks, outcome, now).await?;
+        if ended > 0 {
+            failpoints::at(Point::ExpireUncommitted);
+        }
         transaction.commit().await?;
         failpoints::at(Point::ExpireCommitted);
         Ok(ended)

@@ -193,7 +193,9 @@ impl DockerRunner {
 
     async fn remove(&self, name: &str) -> Result<bool, RunnerError> {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        match self.session.call(self.session.docker.remove_container(name, Some(options))).await {
+        let call = self.session.call(self.session.docker.remove_container(name, Some(options)));
+        let (removed, ()) = tokio::join!(call, failpoints::in_flight(Point::RemoveInFlight));
+        match removed {
             Ok(()) => Ok(true),
             Err(Fault::Status { code: 404, .. }) => Ok(false),
             // Somebody is at it already.
@@ -220,7 +222,9 @@ impl DockerRunner {
                 Err(RunnerError::Unavailable("it still runs and can't be put aside".to_owned()))
             }
             Phase::Created | Phase::Ended(_) if failpoints::holds(Guard::RenameKept) => {
-                self.rename(&seen.id, &naming::kept_name(key)).await
+                self.rename(&seen.id, &naming::kept_name(key)).await?;
+                failpoints::at(Point::KeptRenamed);
+                Ok(())
             }
             Phase::Created | Phase::Ended(_) | Phase::Removing => Ok(()),
         }

@@ -19,6 +19,7 @@ use crate::domain::attempt::{Action, Attempt, Event, Sandbox};
 use crate::domain::exit::ExitStatus;
 use crate::domain::outcome::StopReason;
 use crate::domain::spec::TaskSpec;
+use crate::failpoints::{self, Point};
 use crate::logs::pump::{LogEnd, Pump};
 use crate::measures;
 use crate::runner::{Disposal, EngineId, EngineState, Handle, Observation, Runner, SandboxKey};
@@ -224,6 +225,7 @@ impl Supervisor<'_> {
         };
         match asked {
             Ok(observation) => {
+                failpoints::at(Point::InspectAnswered);
                 self.adopted = true;
                 self.backoff = FIRST_BACKOFF;
                 self.observed(observation);
