@@ -64,6 +64,8 @@ id! {
     AttemptId
     /// One deployment: a database and all that it owns on the backends.
     InstallationId
+    /// One object store: a folder with all that is in it, wherever it is mounted.
+    ObjectStoreId
     /// One execution of a workflow or of a single task.
     RunId
     /// One container to run.

@@ -3,6 +3,7 @@
 mod database;
 mod files;
 mod http;
+mod objects;
 mod ports;
 mod processes;
 mod render;
@@ -163,8 +164,7 @@ impl App {
         }
         let wake = Wake::default();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let objects =
-            FolderStore::open(config.data_dir.join("objects")).context("open the object store")?;
+        let objects = objects::open(&config, &store).await?;
         let tracker = TaskTracker::new();
         let loops_stop = CancellationToken::new();
         let needs_targets = config.has_role(Role::Worker);

@@ -28,8 +28,8 @@ use crate::domain::spec::ObjectReader;
 pub use origin::{Fault, Faults, Origin};
 pub use secret::SecretUrl;
 pub use sections::{
-    Auth, Database, Docker, Http, Limits, LogFormat, Logs, Retention, Role, TARGETS, Telemetry,
-    Worker,
+    Auth, Database, Docker, Http, Limits, LogFormat, Logs, ObjectStore, Retention, Role, TARGETS,
+    Telemetry, Worker,
 };
 pub use sources::{CONFIG_VARIABLE, Env, Flag, Sources, default_data_dir, is_root};
 
@@ -48,6 +48,7 @@ pub struct Config {
     pub auth: Auth,
     pub database: Database,
     pub docker: Docker,
+    pub object_store: ObjectStore,
     pub worker: Worker,
     pub limits: Limits,
     pub logs: Logs,
@@ -103,6 +104,11 @@ impl Config {
         self.auth.admin_token_file.clone().unwrap_or_else(|| self.data_dir.join("admin.token"))
     }
 
+    /// The folder of the object store, whoever named it.
+    pub fn objects_folder(&self) -> PathBuf {
+        self.object_store.folder.clone().unwrap_or_else(|| self.data_dir.join("objects"))
+    }
+
     /// What is in force, as TOML that reads back, with where each value came from.
     pub fn print(&self) -> String {
         print::Toml(&self.effective).to_string()
@@ -151,6 +157,7 @@ fn read_root(root: &mut ObjectReader<'_>, sources: &Sources) -> Option<Config> {
     let auth = section(root, "auth", Auth::read);
     let database = section(root, "database", Database::read);
     let docker = section(root, "docker", Docker::read);
+    let object_store = section(root, "object_store", ObjectStore::read);
     let worker = section(root, "worker", Worker::read);
     let limits = section(root, "limits", Limits::read);
     let logs = section(root, "logs", Logs::read);
@@ -164,6 +171,7 @@ fn read_root(root: &mut ObjectReader<'_>, sources: &Sources) -> Option<Config> {
         auth: auth?,
         database: database?,
         docker: docker?,
+        object_store: object_store?,
         worker: worker?,
         limits: limits?,
         logs: logs?,

@@ -153,6 +153,21 @@ impl Docker {
 }
 
 #[derive(Debug, Clone)]
+pub struct ObjectStore {
+    /// Absolute. None: in the data directory.
+    pub folder: Option<PathBuf>,
+}
+
+impl ObjectStore {
+    pub(super) fn read(mut section: Section<'_, '_>) -> Self {
+        let absolute = |text: &str| {
+            std::path::absolute(text).map_err(|error| format!("{text:?} is not a path: {error}"))
+        };
+        Self { folder: section.optional("folder", absolute) }
+    }
+}
+
+#[derive(Debug, Clone)]
 pub struct Worker {
     pub concurrency: usize,
     /// Never 0: the number of cores is filled in.

@@ -40,7 +40,15 @@ fn the_defaults_are_valid() {
     assert!(config.worker.starts >= 2);
     assert!(config.database.url.is_none());
     assert_eq!(config.admin_token_path(), config.data_dir.join("admin.token"));
+    assert_eq!(config.objects_folder(), config.data_dir.join("objects"));
     assert_eq!(config.notes(), Vec::<String>::new());
+}
+
+#[test]
+fn the_object_store_is_where_somebody_says() {
+    let named = sources(&[("SUPERCARGO__OBJECT_STORE__FOLDER", "/mnt/shared/objects")]);
+    let config = Config::load(&named).unwrap();
+    assert_eq!(config.objects_folder(), PathBuf::from("/mnt/shared/objects"));
 }
 
 #[test]

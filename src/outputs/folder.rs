@@ -12,10 +12,11 @@ use sha2::{Digest, Sha256};
 use tokio::fs::{self, File};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 
+use super::marker;
 use crate::domain::outcome::StoredFile;
 use crate::domain::spec::hex;
 use crate::failpoints::{self, Point};
-use crate::ids::{AttemptNo, TaskId};
+use crate::ids::{AttemptNo, ObjectStoreId, TaskId};
 use crate::runner::{OutputSink, SinkError};
 
 /// A folder of objects.
@@ -25,11 +26,30 @@ pub struct FolderStore {
 }
 
 impl FolderStore {
+    /// The file in it that says which object store it is.
+    pub const ID_FILE: &str = marker::FILE;
+
+    /// The one in a data directory.
     pub fn open(root: PathBuf) -> io::Result<Self> {
         std::fs::create_dir_all(&root)?;
         // The data directory lets the database's user pass, and with it everybody.
         std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o700))?;
         Ok(Self { root })
+    }
+
+    /// One that somebody named. Where it is there already, who may enter it is for them to say.
+    pub fn open_named(root: PathBuf) -> io::Result<Self> {
+        if root.is_dir() { Ok(Self { root }) } else { Self::open(root) }
+    }
+
+    /// Which object store it is. None: it has not been taken into use.
+    pub fn id(&self) -> io::Result<Option<ObjectStoreId>> {
+        marker::read(&self.root)
+    }
+
+    /// Which object store it is, from now on if it was none.
+    pub fn ensure_id(&self) -> io::Result<ObjectStoreId> {
+        marker::ensure(&self.root)
     }
 
     /// Takes the file outputs of one attempt.
@@ -51,6 +71,9 @@ impl FolderStore {
         let mut entries = fs::read_dir(&self.root).await?;
         let mut weeks = Vec::new();
         while let Some(entry) = entries.next_entry().await? {
+            if !entry.file_type().await?.is_dir() {
+                continue;
+            }
             weeks.extend(entry.file_name().into_string());
         }
         Ok(weeks)
@@ -173,6 +196,7 @@ mod tests {
     async fn what_is_stored_comes_back_and_storing_again_replaces() {
         let folder = tempfile::tempdir().unwrap();
         let store = FolderStore::open(folder.path().join("objects")).unwrap();
+        store.ensure_id().unwrap();
         let sink = store.sink(TaskId::generate(), AttemptNo::FIRST);
         let first = sink.store("..", "/out/a", "text/plain", &mut &b"first"[..]).await.unwrap();
         let second = sink.store("..", "/out/a", "text/plain", &mut &b"hello"[..]).await.unwrap();

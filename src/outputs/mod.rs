@@ -2,6 +2,7 @@
 
 mod folder;
 mod gather;
+mod marker;
 
 pub use folder::{AttemptSink, FolderStore};
 pub use gather::{Gathered, gather};

@@ -9,5 +9,6 @@ mod limits;
 mod logs;
 mod main_job;
 mod metrics;
+mod object_store;
 mod retries;
 mod service_life;
