@@ -85,7 +85,7 @@ impl OrphanSweeper {
                     }
                 }
                 // No target, or its runner is gone: nothing will change.
-                std::future::pending().await;
+                std::future::pending::<()>().await;
             }
             .boxed()
         }
