@@ -32,6 +32,11 @@ pub(super) fn worker_id(data_dir: &Path) -> io::Result<WorkerId> {
     }
 }
 
+/// The id of this data directory's worker, if it ever had one.
+pub(super) fn known_worker_id(data_dir: &Path) -> Option<WorkerId> {
+    fs::read_to_string(data_dir.join(WORKER_ID)).ok()?.trim().parse().ok()
+}
+
 /// Tells the command line where the service is.
 pub(super) fn write_service(data_dir: &Path, address: SocketAddr) -> io::Result<()> {
     let service = serde_json::json!({"url": url(address), "pid": std::process::id()});

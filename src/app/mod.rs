@@ -1,6 +1,7 @@
 //! Wiring: from the configuration to a running service, and back down in order.
 
 mod database;
+pub mod doctor;
 mod files;
 mod http;
 mod objects;

@@ -7,6 +7,7 @@ mod cancel;
 mod client;
 mod completions;
 mod config;
+mod doctor;
 mod events;
 mod exit;
 mod format;
@@ -93,6 +94,8 @@ enum Command {
     Migrate(migrate::Args),
     /// Print the reference of all settings, or check those in force
     Config(config::Args),
+    /// Say whether the installation is healthy, and what to do where it is not
+    Doctor(doctor::Args),
     #[command(about = "Write or check the OpenAPI document")]
     Openapi(openapi::Args),
     /// Exit with 0 if the service is ready
@@ -147,6 +150,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Serve(args) => block_on(Builder::new_multi_thread(), serve::run(&options, &args)),
         Command::Migrate(args) => {
             block_on(Builder::new_multi_thread(), migrate::run(&options, &args))
+        }
+        Command::Doctor(args) => {
+            block_on(Builder::new_multi_thread(), doctor::run(&options, &args))
         }
         Command::Config(args) => config::run(&options, &args),
         Command::Openapi(args) => openapi::run(&args),

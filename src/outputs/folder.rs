@@ -42,6 +42,11 @@ impl FolderStore {
         if root.is_dir() { Ok(Self { root }) } else { Self::open(root) }
     }
 
+    /// Which object store a folder is, which is left as it is. None: none, yet.
+    pub fn id_of(folder: &Path) -> io::Result<Option<ObjectStoreId>> {
+        marker::read(folder)
+    }
+
     /// Which object store it is. None: it has not been taken into use.
     pub fn id(&self) -> io::Result<Option<ObjectStoreId>> {
         marker::read(&self.root)

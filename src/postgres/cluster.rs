@@ -15,7 +15,7 @@ use super::account::Account;
 use super::binaries::Binaries;
 use super::{Error, PORT, USER, socket_dir};
 
-const DIR_NAME: &str = "postgres";
+pub(super) const DIR_NAME: &str = "postgres";
 /// Prefix of a cluster that is being made.
 const NEW_PREFIX: &str = "postgres.new-";
 const SETTINGS_FILE: &str = "supercargo.conf";

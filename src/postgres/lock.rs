@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 
-const FILE_NAME: &str = "supercargo.lock";
+pub(super) const FILE_NAME: &str = "supercargo.lock";
 
 /// Held while the service uses its data directory; dropping it releases the directory.
 #[derive(Debug)]

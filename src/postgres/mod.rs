@@ -17,6 +17,7 @@ mod cluster;
 mod database;
 mod error;
 mod lock;
+mod look;
 mod pid_file;
 mod postmaster;
 mod socket_dir;
@@ -32,6 +33,7 @@ use postmaster::Postmaster;
 
 pub use error::Error;
 pub use lock::DataDirLock;
+pub use look::{Existing, service_of};
 pub use watch::Watch;
 
 /// The database user, who owns everything in the private cluster.

@@ -6,6 +6,7 @@
 
 mod attempts;
 mod claim;
+mod diagnosis;
 mod error;
 mod events;
 mod gauges;
@@ -33,6 +34,7 @@ use sqlx::{ConnectOptions, PgPool};
 
 pub use attempts::{AttemptEnd, LogSeal, LogSeals, Recorded, Requeue};
 pub use claim::{ClaimTarget, ClaimedTask, Unconfirmed};
+pub use diagnosis::{HeldAttempts, SandboxFate, ServerState, WorkerState};
 pub use error::Error;
 pub use events::{EventRecord, NewEvent};
 pub use gauges::{PoolGauge, QueueGauge};
@@ -43,7 +45,7 @@ pub use notify::Listener;
 pub use outputs::OutputRecord;
 pub use queue::Cancelled;
 pub use reopen::Reopening;
-pub use schema::{MigrateReport, Prepared};
+pub use schema::{MigrateReport, Prepared, SchemaState};
 pub use stop::{AttemptFate, StopRequest};
 pub use submit::{IdempotencyKey, NewTask, Submitted, Submitter};
 pub use tokens::{NewToken, Principal, TokenRecord};
@@ -73,6 +75,13 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 impl Store {
     /// Makes the pool. Connects when first used.
     pub fn open(settings: &Settings) -> Result<Self, Error> {
+        Self::open_with(settings, [])
+    }
+
+    fn open_with<const N: usize>(
+        settings: &Settings,
+        further: [(&str, &str); N],
+    ) -> Result<Self, Error> {
         let statement_timeout = settings.statement_timeout.as_millis().to_string();
         let idle_timeout = settings.idle_in_transaction_timeout.as_millis().to_string();
         let options = PgConnectOptions::from_str(&settings.url)
@@ -84,6 +93,7 @@ impl Store {
                 ("default_transaction_isolation", "read committed"),
                 ("jit", "off"),
             ])
+            .options(further)
             .disable_statement_logging();
         let pool = PgPoolOptions::new()
             .max_connections(settings.max_connections)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::{MigrateError, Migration, Migrator};
 use sqlx::{Connection, PgConnection};
 
 use super::{Error, NewToken, Store, tokens};
@@ -29,7 +29,56 @@ pub struct Prepared {
     pub migrated: MigrateReport,
 }
 
+/// How the schema of a database stands to this binary.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SchemaState {
+    /// The newest migration of this binary.
+    pub newest: i64,
+    /// Migrations of this binary that the database does not have.
+    pub pending: usize,
+    /// The newest migration that this binary does not know.
+    pub unknown: Option<i64>,
+    /// The first migration that was applied with another content, or not to its end.
+    pub different: Option<i64>,
+}
+
+impl SchemaState {
+    /// Whether every query of this binary has what it asks for.
+    pub const fn is_usable(&self) -> bool {
+        self.pending == 0 && self.different.is_none()
+    }
+}
+
 impl Store {
+    /// Looks, and changes nothing.
+    pub async fn schema_state(&self) -> Result<SchemaState, Error> {
+        let mut connection = self.pool.acquire().await?;
+        let mut applied = Vec::new();
+        if has_migrations(&mut connection).await? {
+            // Not checked at build time: the table is sqlx's own and not in the migrations.
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "sqlx's own table is unknown to its macros"
+            )]
+            let rows = sqlx::query_as::<_, (i64, bool, Vec<u8>)>(
+                "select version, success, checksum from _sqlx_migrations order by version",
+            );
+            applied = rows.fetch_all(&mut *connection).await?;
+        }
+        let known = |version: i64| ups().find(|it| it.version == version);
+        let is_applied = |version: i64| applied.iter().any(|it| it.0 == version);
+        let differs = |(version, success, checksum): &(i64, bool, Vec<u8>)| {
+            let other = known(*version).is_some_and(|it| *it.checksum != **checksum);
+            (other || !success).then_some(*version)
+        };
+        Ok(SchemaState {
+            newest: ups().map(|it| it.version).max().unwrap_or_default(),
+            pending: ups().filter(|it| !is_applied(it.version)).count(),
+            unknown: applied.iter().map(|it| it.0).rfind(|it| known(*it).is_none()),
+            different: applied.iter().find_map(differs),
+        })
+    }
+
     /// Applies the migrations that are missing. Refuses a schema that is newer than this binary.
     pub async fn migrate(&self) -> Result<MigrateReport, Error> {
         let mut connection = self.schema_connection().await?;
@@ -98,11 +147,7 @@ async fn migrate(connection: &mut PgConnection) -> Result<MigrateReport, Error> 
 }
 
 async fn applied(connection: &mut PgConnection) -> Result<usize, Error> {
-    let exists =
-        sqlx::query_scalar!(r#"select to_regclass('_sqlx_migrations') is not null as "exists!""#)
-            .fetch_one(&mut *connection)
-            .await?;
-    if !exists {
+    if !has_migrations(connection).await? {
         return Ok(0);
     }
     // Not checked at build time: the table is sqlx's own and not in the migrations.
@@ -110,6 +155,19 @@ async fn applied(connection: &mut PgConnection) -> Result<usize, Error> {
     let count: i64 =
         sqlx::query_scalar("select count(*) from _sqlx_migrations").fetch_one(connection).await?;
     Ok(usize::try_from(count).unwrap_or_default())
+}
+
+/// Without what undoes them.
+fn ups() -> impl Iterator<Item = &'static Migration> {
+    MIGRATOR.iter().filter(|it| it.migration_type.is_up_migration())
+}
+
+async fn has_migrations(connection: &mut PgConnection) -> Result<bool, Error> {
+    let exists =
+        sqlx::query_scalar!(r#"select to_regclass('_sqlx_migrations') is not null as "exists!""#)
+            .fetch_one(connection)
+            .await?;
+    Ok(exists)
 }
 
 fn schema_error(error: MigrateError) -> Error {

@@ -43,6 +43,11 @@ impl Client {
         Ok(Self { http: build(&endpoint)?, options: options.clone(), endpoint })
     }
 
+    /// Its address, without what may be secret in it.
+    pub(crate) fn url(&self) -> String {
+        self.endpoint.shown()
+    }
+
     /// Looks again for the service: after a restart it may listen elsewhere.
     pub(crate) fn find_again(&mut self) {
         if self.endpoint.url_from == UrlFrom::Named {

@@ -15,6 +15,7 @@ mod launch;
 mod logs;
 mod observe;
 mod outages;
+pub mod probe;
 mod pull;
 mod render;
 mod transport;

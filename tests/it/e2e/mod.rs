@@ -4,6 +4,7 @@ mod ci_examples;
 mod command_line;
 mod crash;
 mod database_trouble;
+mod doctor;
 mod engine_trouble;
 mod limits;
 mod logs;

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use crate::support::containers;
 use crate::support::database;
 use crate::support::service::{Options, Service};
+use crate::support::within;
 
 /// A process of an installation of several, with a data directory of its own.
 fn options(database: &str, roles: &str, folder: Option<&TempDir>) -> Options {
@@ -21,15 +22,14 @@ fn options(database: &str, roles: &str, folder: Option<&TempDir>) -> Options {
     }
 }
 
-/// Starts another process of the same installation in the foreground: for starts that are refused.
-fn start_beside(service: &Service, database: &str, env: &[(&str, &str)]) -> Output {
-    service
-        .cli(&["serve", "--listen", "127.0.0.1:0", "--roles", "api"])
+/// Starts another process of the same installation, which is to be refused.
+async fn start_beside(service: &Service, database: &str) -> Output {
+    let mut command = service.cli(&["serve", "--listen", "127.0.0.1:0", "--roles", "api"]);
+    command
         .env("SUPERCARGO__DATA_DIR", service.data_dir().join("other"))
-        .env("DATABASE_URL", database)
-        .envs(env.iter().copied())
-        .output()
-        .unwrap()
+        .env("DATABASE_URL", database);
+    let mut command = tokio::process::Command::from(command);
+    within("the start is refused", command.kill_on_drop(true).output()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -39,7 +39,7 @@ async fn a_process_with_another_object_store_is_refused_with_the_fix() {
     let first = worker.data_dir().join("data/objects");
     let id = std::fs::read_to_string(first.join("store.id")).unwrap();
 
-    let refused = start_beside(&worker, &database.url, &[]);
+    let refused = start_beside(&worker, &database.url).await;
     let text = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(1), "{text}");
     let second = worker.data_dir().join("other/objects");

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::exec::StartExecOptions;
-use bollard::models::{ContainerSummary, ExecConfig};
-use bollard::query_parameters::{EventsOptions, ListContainersOptions};
+use bollard::models::{ContainerCreateBody, ContainerSummary, ExecConfig};
+use bollard::query_parameters::{
+    CreateContainerOptions, EventsOptions, ListContainersOptions, RemoveContainerOptions,
+};
 use futures_util::StreamExt;
 
 use super::until;
@@ -110,4 +112,56 @@ pub(crate) async fn exec(task: &str, command: &[&str]) {
     let exec = engine().create_exec(&id, config).await.unwrap();
     let options = StartExecOptions { detach: true, ..Default::default() };
     engine().start_exec(&exec.id, Some(options)).await.unwrap();
+}
+
+/// Removes every container of a task: for one whose service is gone.
+pub(crate) async fn remove_all(task: &str) {
+    for it in containers(task).await {
+        remove(&it.id.unwrap()).await;
+    }
+}
+
+async fn remove(name: &str) {
+    let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
+    engine().remove_container(name, Some(options)).await.unwrap();
+}
+
+/// A container that was made past the service, and was never started. Goes away with its value.
+#[derive(Debug)]
+pub(crate) struct Made {
+    name: String,
+}
+
+impl Made {
+    pub(crate) async fn labelled(
+        name: &str,
+        installation: &str,
+        task: &str,
+        attempt: &str,
+    ) -> Self {
+        let labels = [("installation", installation), ("task", task), ("attempt", attempt)];
+        let labels = labels.map(|(key, value)| (format!("supercargo.dev/{key}"), value.to_owned()));
+        let body = ContainerCreateBody {
+            image: Some("busybox:latest".to_owned()),
+            cmd: Some(vec!["true".to_owned()]),
+            labels: Some(labels.into_iter().collect()),
+            ..Default::default()
+        };
+        let options = CreateContainerOptions { name: Some(name.to_owned()), ..Default::default() };
+        engine().create_container(Some(options), body).await.unwrap();
+        Self { name: name.to_owned() }
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        let name = self.name.clone();
+        // A runtime of its own: the test's may be on its way out.
+        let removing = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(remove(&name));
+        });
+        removing.join().unwrap();
+    }
 }

@@ -142,6 +142,15 @@ pub(crate) async fn execute(server: &str, statement: &str) {
     connection.close().await.unwrap();
 }
 
+/// The one text that a query gives.
+pub(crate) async fn query_one(server: &str, query: &str) -> String {
+    let mut connection = PgConnection::connect(server).await.unwrap();
+    let query = sqlx::AssertSqlSafe(query.to_owned());
+    let text = sqlx::query_scalar(query).fetch_one(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    text
+}
+
 fn with_name(server: &str, name: &str) -> String {
     let (before, query) = server.split_once('?').unwrap_or((server, ""));
     let (base, _) = before.rsplit_once('/').unwrap();
