@@ -10,6 +10,8 @@
 mod api;
 mod cli;
 mod config;
+#[cfg(feature = "failpoints")]
+mod crash;
 mod e2e;
 mod runner_conformance;
 mod store;

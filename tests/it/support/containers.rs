@@ -1,17 +1,16 @@
 //! What the machine's engine knows of the containers of a task, asked past the service.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bollard::Docker;
 use bollard::exec::StartExecOptions;
 use bollard::models::{ContainerCreateBody, ContainerSummary, ExecConfig};
 use bollard::query_parameters::{
-    CreateContainerOptions, EventsOptions, ListContainersOptions, RemoveContainerOptions,
+    CreateContainerOptions, ListContainersOptions, RemoveContainerOptions,
 };
-use futures_util::StreamExt;
 
+pub(crate) use super::starts::Starts;
 use super::until;
 
 const LABEL: &str = "supercargo.dev/task";
@@ -40,54 +39,6 @@ async fn containers(task: &str) -> Vec<ContainerSummary> {
     let options =
         ListContainersOptions { all: true, filters: Some(labelled(task)), ..Default::default() };
     engine().list_containers(Some(options)).await.unwrap()
-}
-
-/// Counts the starts of containers from now on: the engine itself remembers few events.
-#[derive(Debug)]
-pub(crate) struct Starts {
-    counts: Arc<Mutex<HashMap<String, usize>>>,
-    reading: tokio::task::JoinHandle<()>,
-}
-
-impl Starts {
-    pub(crate) async fn record() -> Self {
-        let counts = Arc::new(Mutex::new(HashMap::new()));
-        let filters = HashMap::from([
-            ("type".to_owned(), vec!["container".to_owned()]),
-            ("event".to_owned(), vec!["start".to_owned()]),
-            ("label".to_owned(), vec![LABEL.to_owned()]),
-        ]);
-        let since = engine_time().await;
-        let options = EventsOptions { since: Some(since), until: None, filters: Some(filters) };
-        let mut events = engine().events(Some(options));
-        let seen = Arc::clone(&counts);
-        let reading = tokio::spawn(async move {
-            while let Some(Ok(event)) = events.next().await {
-                let labels = event.actor.and_then(|it| it.attributes).unwrap_or_default();
-                if let Some(task) = labels.get(LABEL) {
-                    *seen.lock().unwrap().entry(task.clone()).or_insert(0) += 1;
-                }
-            }
-        });
-        Self { counts, reading }
-    }
-
-    pub(crate) fn of(&self, task: &str) -> usize {
-        self.counts.lock().unwrap().get(task).copied().unwrap_or_default()
-    }
-}
-
-impl Drop for Starts {
-    fn drop(&mut self) {
-        self.reading.abort();
-    }
-}
-
-/// Events from here on are all that come after.
-async fn engine_time() -> String {
-    let info = engine().info().await.unwrap();
-    let at: jiff::Timestamp = info.system_time.unwrap().parse().unwrap();
-    format!("{}.{:09}", at.as_second(), at.subsec_nanosecond())
 }
 
 pub(crate) async fn is_running(task: &str) -> bool {

@@ -123,6 +123,36 @@ async fn template(server: &str) -> String {
     name
 }
 
+/// What the tables say of a task.
+#[derive(Debug, sqlx::FromRow)]
+pub(crate) struct Booked {
+    pub task: String,
+    /// Rows in `live_tasks`.
+    pub live: i64,
+    /// Rows in `ended_tasks`.
+    pub ended: i64,
+    pub state: Option<String>,
+    pub attempts: Vec<i32>,
+}
+
+/// Every task of a database.
+pub(crate) async fn booked(url: &str) -> Vec<Booked> {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let rows = sqlx::query_as(
+        "select s.task_id::text as task,
+                (select count(*) from live_tasks l where l.task_id = s.task_id) as live,
+                (select count(*) from ended_tasks e where e.task_id = s.task_id) as ended,
+                (select e.state from ended_tasks e where e.task_id = s.task_id) as state,
+                array(select a.attempt_no from attempts a where a.task_id = s.task_id order by 1) as attempts
+         from task_specs s",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    connection.close().await.unwrap();
+    rows
+}
+
 pub(crate) fn open(url: &str) -> Store {
     let url = url.to_owned();
     Store::open(&Settings {

@@ -9,6 +9,7 @@ pub(crate) mod proxy;
 pub(crate) mod registry;
 pub(crate) mod sandbox;
 pub(crate) mod service;
+pub(crate) mod starts;
 pub(crate) mod subject;
 pub(crate) mod worker;
 

@@ -50,6 +50,40 @@ impl Answer {
     }
 }
 
+/// A way to ask a service.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    url: String,
+    token: String,
+    client: reqwest::Client,
+}
+
+/// Longer than any answer takes: the caller takes it for lost.
+const LOST: Duration = Duration::from_secs(20);
+
+impl Api {
+    /// Below `/api/v1`.
+    pub(crate) async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        key: Option<&str>,
+        body: Option<&Value>,
+    ) -> reqwest::Result<Answer> {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let mut request = self.client.request(method, format!("{}/api/v1{path}", self.url));
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.bearer_auth(&self.token).timeout(LOST).send().await?;
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        Ok(Answer { status, headers, bytes: answer.bytes().await?.to_vec() })
+    }
+}
+
 impl Service {
     pub(crate) async fn start() -> Self {
         Self::start_with(Options::default()).await
@@ -115,6 +149,48 @@ impl Service {
         let here = self.url.trim_start_matches("http://").to_owned();
         self.child = spawn(self.data_dir.path(), &self.options, &here);
         self.until_ready().await;
+    }
+
+    /// What several may use at once, and over a restart on the same port.
+    pub(crate) fn api(&self) -> Api {
+        let (url, token) = (self.url.clone(), self.token.clone());
+        Api { url, token, client: self.client.clone() }
+    }
+
+    /// Starts it again with this environment on top, and waits for nothing.
+    pub(crate) fn begin(&mut self, env: Vec<(String, String)>) {
+        let options = Options { env, ..self.options.clone() };
+        self.child = spawn(self.data_dir.path(), &options, "127.0.0.1:0");
+    }
+
+    /// How the process ended, if it did.
+    pub(crate) fn ended_with(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Whether it is up, asked once. Its address is known then.
+    pub(crate) async fn is_ready(&mut self) -> bool {
+        let text = std::fs::read_to_string(self.data_dir.path().join("data/service.json"));
+        let said = text.ok().and_then(|it| serde_json::from_str::<Value>(&it).ok());
+        let Some(said) = said.filter(|it| it["pid"] == self.child.id()) else { return false };
+        said["url"].as_str().unwrap().clone_into(&mut self.url);
+        let answer = self.client.get(format!("{}/readyz", self.url)).send().await;
+        answer.is_ok_and(|it| it.status().is_success())
+    }
+
+    /// Of its private Postgres, which outlives a kill.
+    pub(crate) fn database_url(&self) -> String {
+        let file = self.data_dir.path().join("data/postgres/postmaster.pid");
+        let text = std::fs::read_to_string(file).unwrap();
+        let socket = text.lines().nth(4).unwrap();
+        format!("postgres:///supercargo?host={socket}&port=5432&user=supercargo&sslmode=disable")
+    }
+
+    /// What it logged, that names this.
+    pub(crate) fn log_of(&self, what: &str) -> String {
+        let log = std::fs::read_to_string(self.data_dir.path().join("service.log"));
+        let log = log.unwrap_or_default();
+        log.lines().filter(|it| it.contains(what)).collect::<Vec<_>>().join("\n")
     }
 
     /// The end in order: SIGTERM, and what it exits with.
