@@ -232,7 +232,9 @@ impl Attempt {
         match &self.sandbox {
             Sandbox::Exited(report) => !matches!(report.status, ExitStatus::StartFailed { .. }),
             Sandbox::Unknown | Sandbox::Running => true,
-            Sandbox::Absent | Sandbox::Created => self.started_at.is_some(),
+            // Who holds it since can't tell whether it was never made, or ran and was removed.
+            Sandbox::Absent => self.taken_over || self.started_at.is_some(),
+            Sandbox::Created => self.started_at.is_some(),
         }
     }
 

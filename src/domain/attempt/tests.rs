@@ -139,6 +139,7 @@ fn at_most_once_is_not_launched_by_a_second_holder() {
     let mut it = Attempt::taken_over(Phase::Starting, None, None, timeouts(), true);
     it.apply(Event::Observed(Sandbox::Absent)).unwrap();
     assert_eq!(word(&it.next_action(at(0))), "Record failed");
+    assert!(it.may_have_started(), "another attempt would launch it");
 }
 
 #[test]
