@@ -61,8 +61,7 @@ impl Client {
                 Ok(_) | Err(_) => {}
             }
             self.book.again.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            // There may be another one by now.
-            let _ = tokio::time::timeout(PAUSE, front.changed()).await;
+            pause(&front).await;
         }
     }
 
@@ -103,8 +102,7 @@ impl Client {
                 if is(&answer.json()) {
                     return;
                 }
-                let mut front = self.front.clone();
-                let _ = tokio::time::timeout(PAUSE, front.changed()).await;
+                pause(&self.front).await;
             }
         };
         within(&format!("task {id} {what}"), looking).await;
@@ -120,8 +118,7 @@ impl Client {
         self.until(id, "runs", |it| it["state"] != "queued" && it["state"] != "starting").await;
         let looking = async {
             while self.ask("GET", &format!("/tasks/{id}/logs"), None, None).await.text() != "up\n" {
-                let mut front = self.front.clone();
-                let _ = tokio::time::timeout(PAUSE, front.changed()).await;
+                pause(&self.front).await;
             }
         };
         within(&format!("task {id} has said that it is up"), looking).await;
@@ -185,6 +182,13 @@ impl Client {
         self.ended(&id, 1).await;
         self.ended(&before, 1).await;
     }
+}
+
+/// A little while, or until there is another service.
+async fn pause(front: &watch::Receiver<Option<Api>>) {
+    let mut front = front.clone();
+    front.mark_unchanged();
+    let _ = tokio::time::timeout(PAUSE, front.changed()).await;
 }
 
 fn is_over(task: &Value) -> bool {

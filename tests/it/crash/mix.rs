@@ -50,27 +50,6 @@ use Kind::{
 };
 
 impl Kind {
-    /// A [`Kind::Blocks`] comes with each [`Kind::Expires`].
-    pub(crate) const ALL: [Self; 18] = [
-        Small,
-        Streams,
-        Outputs,
-        SlowOutput,
-        Files,
-        BigLog,
-        FailsOnce,
-        ByHand,
-        AtMostOnce,
-        Cancelled,
-        Killed,
-        CancelledInQueue,
-        TimesOut,
-        Expires,
-        Kept,
-        Skipped,
-        NotFound,
-        Batch,
-    ];
     /// Those that are over soon.
     pub(crate) const QUICK: [Self; 14] = [
         Small,

@@ -151,6 +151,17 @@ impl Service {
         self.until_ready().await;
     }
 
+    pub(crate) fn go_on(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    }
+
+    /// Whether it stands still by SIGSTOP.
+    pub(crate) fn is_paused(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        stat.rsplit(')').next().is_some_and(|it| it.trim_start().starts_with('T'))
+    }
+
     /// What several may use at once, and over a restart on the same port.
     pub(crate) fn api(&self) -> Api {
         let (url, token) = (self.url.clone(), self.token.clone());
@@ -186,11 +197,14 @@ impl Service {
         format!("postgres:///supercargo?host={socket}&port=5432&user=supercargo&sslmode=disable")
     }
 
-    /// What it logged, that names this.
+    /// What it logged that names this, but for requests that were answered.
     pub(crate) fn log_of(&self, what: &str) -> String {
         let log = std::fs::read_to_string(self.data_dir.path().join("service.log"));
         let log = log.unwrap_or_default();
-        log.lines().filter(|it| it.contains(what)).collect::<Vec<_>>().join("\n")
+        log.lines()
+            .filter(|it| it.contains(what) && !it.contains("request answered"))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 
     /// The end in order: SIGTERM, and what it exits with.
@@ -315,6 +329,8 @@ impl Drop for Service {
         }
         // In order, so that its Postgres goes with it; a start after a kill is for the test to make.
         let pid = rustix::process::Pid::from_child(&self.child);
+        // One that is paused would never hear of it.
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::CONT);
         if self.child.try_wait().is_ok_and(|it| it.is_none()) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             let _ = self.child.wait();
