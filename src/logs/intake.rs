@@ -40,6 +40,8 @@ impl Packed {
 
 pub(super) struct Intake {
     position: LogPosition,
+    /// Of the first chunk that is not stored yet.
+    first_seq: i32,
     builder: Builder,
     pub(super) recent: Recent,
     tail: Tail,
@@ -60,6 +62,7 @@ pub(super) struct Intake {
 impl Intake {
     pub(super) fn new(position: LogPosition, limits: Limits) -> Self {
         Self {
+            first_seq: position.next_seq,
             position,
             builder: Builder::default(),
             recent: Recent::default(),
@@ -112,9 +115,14 @@ impl Intake {
         u64::try_from(self.position.bytes).unwrap_or_default() + self.builder.payload() as u64
     }
 
-    /// How many chunks were handed on.
+    /// How many chunks were handed on since it began.
     pub(super) const fn chunks(&self) -> i32 {
-        self.position.next_seq
+        self.position.next_seq - self.first_seq
+    }
+
+    /// What is there has waited for as long as it may.
+    pub(super) fn is_due(&self) -> bool {
+        self.flush_at.is_some_and(|it| it <= Instant::now())
     }
 
     /// There is enough for a chunk.

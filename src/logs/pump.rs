@@ -265,11 +265,18 @@ impl Pump {
                     return Ok(Reading::Ended);
                 }
             }
-            if intake.has_chunk() && !writer.is_storing() {
+            if writer.is_storing() {
+                continue;
+            }
+            if intake.has_chunk() {
                 let is_fast = pace.filled(intake.begun_at.elapsed(), intake.latest_at);
                 if is_fast && follow && !exited.is_cancelled() {
                     paused_until = Some(Instant::now() + self.pause());
                 }
+                writer.begin(intake);
+            } else if intake.is_due() {
+                // Frames that are always there come before the timer above. A reader that is slow, and dies
+                // before it has a whole chunk, would begin at the same place again and again.
                 writer.begin(intake);
             }
         }
