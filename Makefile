@@ -1,7 +1,7 @@
 # The commands of a developer's day. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test test-compose test-airflow test-openapi bench fmt lint prepare clean-dev
+.PHONY: help setup demo run test soak test-compose test-airflow test-openapi bench fmt lint prepare clean-dev
 
 # More arguments for the command behind a target: make test ARGS='--test it claims'
 ARGS ?=
@@ -23,6 +23,9 @@ run: setup ## build and start the service, and stay (state in .dev/)
 
 test: setup ## run every test
 	scripts/test-services cargo test --locked --features failpoints $(ARGS)
+
+soak: setup ## end the service at each of its steps, again and again, and 200 times under load
+	SUPERCARGO_TEST_SOAK=1 scripts/test-services cargo test --locked --features failpoints --test it crash:: $(ARGS) -- --nocapture
 
 test-compose: setup ## bring docker-compose.yaml up with a built image, and use it
 	cargo build --locked

@@ -77,10 +77,7 @@ async fn a_kill_behind_a_return_to_the_queue_starts_it_once() {
         .await;
     within("its files are on their way", arrived).await.unwrap();
     let container = starts.containers(&id).await.remove(0);
-    let engine = docker(SOCKET.as_ref()).unwrap();
-    let options =
-        bollard::query_parameters::RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-    engine.remove_container(&container, Some(options)).await.unwrap();
+    containers::remove(&container).await;
     go_on.send(()).unwrap();
     killed(&mut service).await;
     service.restart().await;

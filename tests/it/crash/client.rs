@@ -10,6 +10,8 @@ use super::mix::{Kind, Order, blocker};
 use crate::support::service::{Answer, Api};
 use crate::support::within;
 
+/// The service may be killed all the time until then.
+const PATIENCE: Duration = Duration::from_mins(5);
 /// Behind an answer that means nothing, and between two looks.
 const PAUSE: Duration = Duration::from_millis(60);
 
@@ -105,7 +107,8 @@ impl Client {
                 pause(&self.front).await;
             }
         };
-        within(&format!("task {id} {what}"), looking).await;
+        let looked = tokio::time::timeout(PATIENCE, looking).await;
+        assert!(looked.is_ok(), "waited {PATIENCE:?} until task {id} {what}");
     }
 
     async fn ended(&self, id: &str, attempt: u64) {

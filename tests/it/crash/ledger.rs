@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use bollard::Docker;
-use bollard::query_parameters::RemoveContainerOptionsBuilder;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use sqlx::{Connection as _, PgConnection};
 
 use super::client::Book;
 use super::mix::{Kind, Log, Order};
+use crate::support::containers;
 use crate::support::database::{Booked, booked};
 use crate::support::service::{Answer, Api};
 use crate::support::starts::Starts;
@@ -280,8 +280,7 @@ async fn left(tasks: &BTreeMap<String, Order>, starts: &Starts) -> Vec<String> {
                 if !name.ends_with("-kept") {
                     faults.push(format!("{} (task {id}): it is kept as {name}", order.key));
                 }
-                let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-                docker.remove_container(&container, Some(options)).await.unwrap();
+                containers::remove(&container).await;
             }
         }
     }

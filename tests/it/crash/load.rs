@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use super::client::{Book, Client, Front};
 use super::ledger::audit;
 use super::mix::{Kind, Order};
+use super::rounds::options;
 use super::seed::{Random, is_soak, seed};
 use crate::support::containers;
 use crate::support::service::Service;
@@ -52,7 +53,7 @@ async fn kills_at_any_time_under_load_lose_nothing_and_run_nothing_twice() {
     eprintln!("SUPERCARGO_TEST_SEED={seed}: {kills} kills");
     let mut random = Random::new(seed);
     let starts = Starts::record().await;
-    let mut service = Service::start().await;
+    let mut service = Service::start_with(options()).await;
     let (front, book) = (Front::new(None), Arc::new(Book::default()));
     let (stop, stopped) = watch::channel(false);
     let mut callers = JoinSet::new();

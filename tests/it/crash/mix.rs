@@ -86,7 +86,7 @@ pub(crate) struct Order {
 
 const NUMBERS: u32 = 20_000;
 const SLOW_BYTES: usize = 12 << 20;
-const BIG_LINES: u32 = 80_000;
+const BIG_LINES: u32 = 20_000;
 
 fn numbers(from: u32, to: u32) -> Vec<u8> {
     let mut text = String::new();

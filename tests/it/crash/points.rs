@@ -32,7 +32,6 @@ fn needs(point: Point) -> (&'static [Kind], u32) {
         SlowOutput, Small, Streams,
     };
     match point {
-        Point::SubmitRead | Point::SubmitCommitted => (&[Small, Streams, Outputs], 3),
         // Anything else is one statement.
         Point::SubmitUncommitted => (&[Kind::Batch], 1),
         Point::CancelUncommitted | Point::CancelCommitted => (&[Cancelled, CancelledInQueue], 2),

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::client::{Book, Client, Front};
 use super::ledger::{Figures, audit};
 use super::mix::{Kind, Order};
-use crate::support::service::Service;
+use crate::support::service::{Options, Service};
 use crate::support::starts::Starts;
 use crate::support::within;
 
@@ -55,6 +55,12 @@ pub(crate) struct Report {
     pub faults: Vec<String>,
 }
 
+/// Logs are stored in pieces that the small ones here fill, too.
+pub(crate) fn options() -> Options {
+    let chunk = ("SUPERCARGO__LOGS__CHUNK".to_owned(), "16Ki".to_owned());
+    Options { env: vec![chunk], ..Options::default() }
+}
+
 /// A service whose data and Postgres are the same in all of its rounds.
 pub(crate) struct Lane {
     pub service: Service,
@@ -65,7 +71,7 @@ pub(crate) struct Lane {
 
 impl Lane {
     pub(crate) async fn start(starts: &Arc<Starts>) -> Self {
-        let mut service = Service::start().await;
+        let mut service = Service::start_with(options()).await;
         service.kill9();
         Self { service, front: watch::Sender::new(None), starts: Arc::clone(starts), rounds: 0 }
     }

@@ -53,6 +53,12 @@ pub(crate) async fn gone(task: &str) {
     .await;
 }
 
+/// Removes a container that was kept.
+pub(crate) async fn remove(container: &str) {
+    let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
+    engine().remove_container(container, Some(options)).await.unwrap();
+}
+
 /// Runs a command in the container of a task.
 pub(crate) async fn exec(task: &str, command: &[&str]) {
     let id = containers(task).await.remove(0).id.unwrap();

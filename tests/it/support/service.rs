@@ -170,6 +170,7 @@ impl Service {
 
     /// Starts it again with this environment on top, and waits for nothing.
     pub(crate) fn begin(&mut self, env: Vec<(String, String)>) {
+        let env = self.options.env.iter().cloned().chain(env).collect();
         let options = Options { env, ..self.options.clone() };
         self.child = spawn(self.data_dir.path(), &options, "127.0.0.1:0");
     }

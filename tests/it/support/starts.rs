@@ -7,21 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::models::EventMessage;
-use bollard::query_parameters::{EventsOptions, InspectContainerOptions};
+use bollard::models::{ContainerSummary, EventMessage};
+use bollard::query_parameters::{EventsOptions, InspectContainerOptions, ListContainersOptions};
 use futures_util::StreamExt;
 
 use super::until;
 
 const TASK: &str = "supercargo.dev/task";
 const ATTEMPT: &str = "supercargo.dev/attempt";
-
-/// What becomes of containers when their engine dies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Containers {
-    EndWithIt,
-    GoOn,
-}
 
 /// Records from now on: the engine itself remembers few events. Reads on where the engine was away.
 #[derive(Debug)]
@@ -65,20 +58,44 @@ impl Seen {
             return;
         }
         let Some(task) = labels.get(TASK).cloned() else { return };
-        let running = self.running.entry(task.clone()).or_default();
-        if action != "start" {
-            running.remove(&id);
-            return;
+        if action == "start" {
+            self.started(task, labels.get(ATTEMPT).cloned().unwrap_or_default(), id);
+        } else {
+            self.running.entry(task).or_default().remove(&id);
         }
+    }
+
+    fn started(&mut self, task: String, attempt: String, id: String) {
+        let running = self.running.entry(task.clone()).or_default();
         running.insert(id.clone());
         if running.len() > 1 {
-            self.overlaps
-                .push(format!("task {task} runs in {} containers at a time", running.len()));
+            let count = running.len();
+            self.overlaps.push(format!("task {task} runs in {count} containers at a time"));
         }
         *self.starts.entry(task.clone()).or_default() += 1;
-        let attempt = labels.get(ATTEMPT).cloned().unwrap_or_default();
         *self.attempts.entry((task.clone(), attempt)).or_default() += 1;
         self.containers.entry(task).or_default().push(id);
+    }
+
+    /// What an engine that died did not tell: what has ended with it or meanwhile, and what it started last.
+    fn after_a_break(&mut self, list: Vec<ContainerSummary>) {
+        let list: HashMap<String, _> = list
+            .into_iter()
+            .filter_map(|it| Some((it.id?, it.labels.unwrap_or_default())))
+            .collect();
+        for running in self.running.values_mut() {
+            running.retain(|it| list.contains_key(it));
+        }
+        if self.events.is_empty() {
+            return;
+        }
+        for (id, mut labels) in list {
+            let Some(task) = labels.remove(TASK) else { continue };
+            let known = self.containers.get(&task).is_some_and(|it| it.contains(&id));
+            if !known {
+                self.started(task, labels.remove(ATTEMPT).unwrap_or_default(), id);
+            }
+        }
     }
 }
 
@@ -86,19 +103,19 @@ impl Starts {
     /// Of the engine of the machine.
     pub(crate) async fn record() -> Self {
         let docker = Docker::connect_with_defaults().unwrap();
-        Self::record_by(docker, Containers::EndWithIt).await
+        Self::record_by(docker).await
     }
 
-    pub(crate) async fn record_at(socket: &Path, after_a_crash: Containers) -> Self {
-        Self::record_by(super::engine::docker(socket).unwrap(), after_a_crash).await
+    pub(crate) async fn record_at(socket: &Path) -> Self {
+        Self::record_by(super::engine::docker(socket).unwrap()).await
     }
 
-    async fn record_by(docker: Docker, after_a_crash: Containers) -> Self {
+    async fn record_by(docker: Docker) -> Self {
         let info = docker.info().await.unwrap();
         let now: jiff::Timestamp = info.system_time.unwrap().parse().unwrap();
         let seen = Seen { last: i64::try_from(now.as_nanosecond()).unwrap(), ..Seen::default() };
         let seen = Arc::new(Mutex::new(seen));
-        let reading = tokio::spawn(read(docker.clone(), Arc::clone(&seen), after_a_crash));
+        let reading = tokio::spawn(read(docker.clone(), Arc::clone(&seen)));
         Self { docker, seen, reading }
     }
 
@@ -116,11 +133,11 @@ impl Starts {
             .filter(|it| tasks.iter().any(|task| it.contains(task.as_str())))
             .cloned()
             .collect();
-        let again =
-            seen.attempts.iter().filter(|((task, _), starts)| tasks.contains(task) && **starts > 1);
-        faults.extend(again.map(|((task, attempt), starts)| {
-            format!("attempt {attempt} of task {task} was started {starts} times")
-        }));
+        for ((task, attempt), starts) in &seen.attempts {
+            if *starts > 1 && tasks.contains(task) {
+                faults.push(format!("attempt {attempt} of task {task} was started {starts} times"));
+            }
+        }
         faults
     }
 
@@ -175,11 +192,15 @@ impl Drop for Starts {
     }
 }
 
-async fn read(docker: Docker, seen: Arc<Mutex<Seen>>, after_a_crash: Containers) {
+async fn read(docker: Docker, seen: Arc<Mutex<Seen>>) {
     let mut pause = tokio::time::interval(Duration::from_millis(50));
     pause.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         pause.tick().await;
+        let Ok(list) = docker.list_containers(None::<ListContainersOptions>).await else {
+            continue;
+        };
+        seen.lock().unwrap().after_a_break(list);
         let filters = HashMap::from([
             ("type".to_owned(), vec!["container".to_owned(), "volume".to_owned()]),
             ("event".to_owned(), ["start", "die", "mount"].map(str::to_owned).to_vec()),
@@ -188,14 +209,8 @@ async fn read(docker: Docker, seen: Arc<Mutex<Seen>>, after_a_crash: Containers)
         let since = format!("{}.{:09}", last / 1_000_000_000, last % 1_000_000_000);
         let options = EventsOptions { since: Some(since), until: None, filters: Some(filters) };
         let mut events = docker.events(Some(options));
-        let mut heard = false;
         while let Some(Ok(event)) = events.next().await {
-            heard = true;
             seen.lock().unwrap().take(event);
-        }
-        // The engine is gone. What it took along it does not tell.
-        if heard && after_a_crash == Containers::EndWithIt {
-            seen.lock().unwrap().running.clear();
         }
     }
 }
