@@ -1,5 +1,6 @@
 //! A caller who does what callers should: each request is sent again, with its key, until it is answered.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub(crate) struct Book {
     /// What was answered and should not have been.
     pub faults: Mutex<Vec<String>>,
     /// Requests that were not answered, or by 503, and so were sent again.
-    pub again: std::sync::atomic::AtomicU64,
+    pub again: AtomicU64,
 }
 
 impl Book {
@@ -62,7 +63,7 @@ impl Client {
                 }
                 Ok(_) | Err(_) => {}
             }
-            self.book.again.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.book.again.fetch_add(1, Ordering::Relaxed);
             pause(&front).await;
         }
     }

@@ -56,10 +56,11 @@ async fn kills_at_any_time_under_load_lose_nothing_and_run_nothing_twice() {
     let mut service = Service::start_with(options()).await;
     let (front, book) = (Front::new(None), Arc::new(Book::default()));
     let (stop, stopped) = watch::channel(false);
+    let done = watch::Sender::new(vec![0_u64; CALLERS]);
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
         let (client, mut random) = (Client::new(&front, &book), Random::new(seed + caller as u64));
-        let stopped = stopped.clone();
+        let (stopped, done) = (stopped.clone(), done.clone());
         callers.spawn(async move {
             let mut n = 0;
             while !*stopped.borrow() {
@@ -67,6 +68,7 @@ async fn kills_at_any_time_under_load_lose_nothing_and_run_nothing_twice() {
                 n += 1;
                 let order = Order::new(kind, format!("{PREFIX}{caller}-{n}-{kind:?}"));
                 client.clone().carry_out(order).await;
+                done.send_modify(|it| it[caller] += 1);
             }
         });
     }
@@ -79,6 +81,14 @@ async fn kills_at_any_time_under_load_lose_nothing_and_run_nothing_twice() {
             early += 1;
         } else {
             up(&mut service, &front).await;
+        }
+        // One in eight when every caller has brought something to its end: on a busy machine what takes long
+        // would never come to it.
+        if !is_early && random.below(8) == 0 {
+            let before = done.borrow().clone();
+            let all = |it: &Vec<u64>| it.iter().zip(&before).all(|(now, then)| now > then);
+            let mut done = done.subscribe();
+            within("every caller goes on", done.wait_for(all)).await.unwrap();
         }
         let after = Duration::from_millis(20 + random.below(if is_early { 400 } else { 1_480 }));
         // It lives until then.
