@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use supercargo::failpoints::{Guard, Point};
 use tokio::sync::oneshot;
@@ -19,6 +20,17 @@ use crate::support::starts::Starts;
 use crate::support::{containers, until, within};
 
 const SOON: Duration = Duration::from_secs(30);
+
+/// Whether it stands still by SIGSTOP.
+fn is_paused(service: &Service) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", service.pid())).unwrap();
+    stat.rsplit(')').next().is_some_and(|it| it.trim_start().starts_with('T'))
+}
+
+fn resume(service: &Service) {
+    let pid = Pid::from_raw(i32::try_from(service.pid()).unwrap()).unwrap();
+    kill_process(pid, Signal::CONT).unwrap();
+}
 
 /// What the checks say of a kill at a step, with the guard and without.
 async fn faults(point: Point, guard: Guard, kinds: &[Kind]) -> [Vec<String>; 2] {
@@ -86,12 +98,12 @@ async fn late_record(guards_out: &str) -> Value {
         .submit(json!({"image": "busybox:latest", "command": ["sh", "-c", script],
             "retries": {"max": 3, "backoff": {"initial": "10ms"}}}))
         .await;
-    until("the first worker stands still", SOON, async || late.is_paused().then_some(())).await;
+    until("the first worker stands still", SOON, async || is_paused(&late).then_some(())).await;
     let other = Service::start_with(options(Vec::new())).await;
     let second = |it: &Value| it["state"] == "running" && it["attempt"] == 2;
     until("the second attempt runs", SOON, async || second(&other.task(&id).await).then_some(()))
         .await;
-    late.go_on();
+    resume(&late);
     // It says in its log what became of its write.
     until("the late one has tried", SOON, async || {
         let log = late.log_of(&id);
@@ -145,7 +157,7 @@ async fn late_start_of_the_dead(guards_out: &str) -> usize {
         ("SUPERCARGO_FAILPOINTS".to_owned(), "collected=stop".to_owned()),
         ("SUPERCARGO_GUARDS_OUT".to_owned(), guards_out.to_owned()),
     ]);
-    until("the next holder stands still", SOON, async || service.is_paused().then_some(())).await;
+    until("the next holder stands still", SOON, async || is_paused(&service).then_some(())).await;
     assert_eq!(starts.of(&id), 1);
     let heard = starts_heard(&proxy);
     go_on.send(()).unwrap();
@@ -156,7 +168,7 @@ async fn late_start_of_the_dead(guards_out: &str) -> usize {
     if !guards_out.is_empty() {
         until("it runs again", SOON, async || (starts.of(&id) > 1).then_some(())).await;
     }
-    service.go_on();
+    resume(&service);
     within("it is up", async {
         let mut tick = tokio::time::interval(Duration::from_millis(20));
         while !service.is_ready().await {

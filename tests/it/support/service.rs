@@ -151,61 +151,10 @@ impl Service {
         self.until_ready().await;
     }
 
-    pub(crate) fn go_on(&self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
-    }
-
-    /// Whether it stands still by SIGSTOP.
-    pub(crate) fn is_paused(&self) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        stat.rsplit(')').next().is_some_and(|it| it.trim_start().starts_with('T'))
-    }
-
     /// What several may use at once, and over a restart on the same port.
     pub(crate) fn api(&self) -> Api {
         let (url, token) = (self.url.clone(), self.token.clone());
         Api { url, token, client: self.client.clone() }
-    }
-
-    /// Starts it again with this environment on top, and waits for nothing.
-    pub(crate) fn begin(&mut self, env: Vec<(String, String)>) {
-        let env = self.options.env.iter().cloned().chain(env).collect();
-        let options = Options { env, ..self.options.clone() };
-        self.child = spawn(self.data_dir.path(), &options, "127.0.0.1:0");
-    }
-
-    /// How the process ended, if it did.
-    pub(crate) fn ended_with(&mut self) -> Option<std::process::ExitStatus> {
-        self.child.try_wait().unwrap()
-    }
-
-    /// Whether it is up, asked once. Its address is known then.
-    pub(crate) async fn is_ready(&mut self) -> bool {
-        let text = std::fs::read_to_string(self.data_dir.path().join("data/service.json"));
-        let said = text.ok().and_then(|it| serde_json::from_str::<Value>(&it).ok());
-        let Some(said) = said.filter(|it| it["pid"] == self.child.id()) else { return false };
-        said["url"].as_str().unwrap().clone_into(&mut self.url);
-        let answer = self.client.get(format!("{}/readyz", self.url)).send().await;
-        answer.is_ok_and(|it| it.status().is_success())
-    }
-
-    /// Of its private Postgres, which outlives a kill.
-    pub(crate) fn database_url(&self) -> String {
-        let file = self.data_dir.path().join("data/postgres/postmaster.pid");
-        let text = std::fs::read_to_string(file).unwrap();
-        let socket = text.lines().nth(4).unwrap();
-        format!("postgres:///supercargo?host={socket}&port=5432&user=supercargo&sslmode=disable")
-    }
-
-    /// What it logged that names this, but for requests that were answered.
-    pub(crate) fn log_of(&self, what: &str) -> String {
-        let log = std::fs::read_to_string(self.data_dir.path().join("service.log"));
-        let log = log.unwrap_or_default();
-        log.lines()
-            .filter(|it| it.contains(what) && !it.contains("request answered"))
-            .collect::<Vec<_>>()
-            .join("\n")
     }
 
     /// The end in order: SIGTERM, and what it exits with.
@@ -293,6 +242,50 @@ impl Service {
         command.args(args).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("SUPERCARGO__DATA_DIR", self.data_dir.path().join("data"));
         command
+    }
+}
+
+/// For those who end it at its steps.
+#[cfg(feature = "failpoints")]
+impl Service {
+    /// Starts it again with this environment on top, and waits for nothing.
+    pub(crate) fn begin(&mut self, env: Vec<(String, String)>) {
+        let env = self.options.env.iter().cloned().chain(env).collect();
+        let options = Options { env, ..self.options.clone() };
+        self.child = spawn(self.data_dir.path(), &options, "127.0.0.1:0");
+    }
+
+    /// How the process ended, if it did.
+    pub(crate) fn ended_with(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Whether it is up, asked once. Its address is known then.
+    pub(crate) async fn is_ready(&mut self) -> bool {
+        let text = std::fs::read_to_string(self.data_dir.path().join("data/service.json"));
+        let said = text.ok().and_then(|it| serde_json::from_str::<Value>(&it).ok());
+        let Some(said) = said.filter(|it| it["pid"] == self.child.id()) else { return false };
+        said["url"].as_str().unwrap().clone_into(&mut self.url);
+        let answer = self.client.get(format!("{}/readyz", self.url)).send().await;
+        answer.is_ok_and(|it| it.status().is_success())
+    }
+
+    /// Of its private Postgres, which outlives a kill.
+    pub(crate) fn database_url(&self) -> String {
+        let file = self.data_dir.path().join("data/postgres/postmaster.pid");
+        let text = std::fs::read_to_string(file).unwrap();
+        let socket = text.lines().nth(4).unwrap();
+        format!("postgres:///supercargo?host={socket}&port=5432&user=supercargo&sslmode=disable")
+    }
+
+    /// What it logged that names this, but for requests that were answered.
+    pub(crate) fn log_of(&self, what: &str) -> String {
+        let log = std::fs::read_to_string(self.data_dir.path().join("service.log"));
+        let log = log.unwrap_or_default();
+        log.lines()
+            .filter(|it| it.contains(what) && !it.contains("request answered"))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 
