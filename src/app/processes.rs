@@ -1,5 +1,7 @@
 //! Wake-ups over the borders of processes: one connection listens, hints go out together.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -14,26 +16,37 @@ const TOGETHER: Duration = Duration::from_millis(10);
 /// How often it is looked whether anybody else listens at all.
 const COUNT_EVERY: Duration = Duration::from_secs(5);
 
+/// Whether a hint came since the others were counted last.
+type Heard = Arc<AtomicBool>;
+
 pub(super) fn spawn(tracker: &TaskTracker, stop: &CancellationToken, store: &Store, wake: &Wake) {
+    let heard = Heard::default();
     {
-        let (store, wake) = (store.clone(), wake.clone());
+        let (store, wake, heard) = (store.clone(), wake.clone(), Arc::clone(&heard));
         tracker.spawn(loops::run("listener", stop.clone(), loops::nothing, {
             let stop = stop.clone();
-            move || listen(store.clone(), wake.clone(), stop.clone())
+            move || listen(store.clone(), wake.clone(), Arc::clone(&heard), stop.clone())
         }));
     }
     let (store, wake) = (store.clone(), wake.clone());
     tracker.spawn(loops::run("notifier", stop.clone(), loops::nothing, {
         let stop = stop.clone();
-        move || notify(store.clone(), wake.clone(), stop.clone())
+        move || notify(store.clone(), wake.clone(), Arc::clone(&heard), stop.clone())
     }));
 }
 
-async fn listen(store: Store, wake: Wake, stop: CancellationToken) -> Result<Next, Error> {
+async fn listen(
+    store: Store,
+    wake: Wake,
+    heard: Heard,
+    stop: CancellationToken,
+) -> Result<Next, Error> {
     let mut listener = tokio::select! {
         listener = store.listen() => listener?,
         () = stop.cancelled() => return Ok(Next::AtOnce),
     };
+    // Whoever believed to be alone hears that it is not.
+    store.notify().await?;
     loop {
         // Something may have happened while nobody listened.
         wake.anything();
@@ -42,10 +55,16 @@ async fn listen(store: Store, wake: Wake, stop: CancellationToken) -> Result<Nex
             hint = listener.next() => if hint?.is_none() { return Ok(Next::AtOnce) },
             () = stop.cancelled() => return Ok(Next::AtOnce),
         }
+        heard.store(true, Ordering::Relaxed);
     }
 }
 
-async fn notify(store: Store, wake: Wake, stop: CancellationToken) -> Result<Next, Error> {
+async fn notify(
+    store: Store,
+    wake: Wake,
+    heard: Heard,
+    stop: CancellationToken,
+) -> Result<Next, Error> {
     let mut others = store.count_listeners().await? > 1;
     let mut counted = tokio::time::Instant::now();
     loop {
@@ -53,7 +72,8 @@ async fn notify(store: Store, wake: Wake, stop: CancellationToken) -> Result<Nex
             () = wake.until_changed_here() => {}
             () = stop.cancelled() => return Ok(Next::AtOnce),
         }
-        if counted.elapsed() > COUNT_EVERY {
+        let told = !others && heard.swap(false, Ordering::Relaxed);
+        if told || counted.elapsed() > COUNT_EVERY {
             others = store.count_listeners().await? > 1;
             counted = tokio::time::Instant::now();
         }
