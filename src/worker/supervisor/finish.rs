@@ -188,17 +188,22 @@ impl Supervisor<'_> {
                     }
                 }
                 // Perhaps the answer to an earlier try was lost, and the end is ours.
-                Err(Quit::Fenced) if self.has_ended().await => return Ok(end.requeue.is_some()),
+                Err(Quit::Fenced) if self.has_ended(end.keep_sandbox).await? => {
+                    return Ok(end.requeue.is_some());
+                }
                 Err(quit) => return Err(quit),
             }
         }
     }
 
-    pub(super) async fn has_ended(&self) -> bool {
-        let attempt = (self.claimed.task, self.claimed.attempt);
-        let fates = self.shared.parts.store.attempt_fates(&[attempt]).await;
-        fates.is_ok_and(|it| {
-            matches!(it.get(&self.claimed.attempt), Some(AttemptFate::Ended { .. }))
+    /// Whether the attempt has an end by which its sandbox is to be treated so. An end by which it is not was
+    /// written by somebody else, whose the sandbox is then.
+    async fn has_ended(&self, keep: bool) -> Result<bool, Quit> {
+        let (shared, attempt) = (self.shared, [(self.claimed.task, self.claimed.attempt)]);
+        let fates = insist(shared, || shared.parts.store.attempt_fates(&attempt));
+        Ok(match fates.await?.get(&self.claimed.attempt) {
+            Some(AttemptFate::Ended { keep_sandbox }) => *keep_sandbox == keep,
+            Some(AttemptFate::Live) | None => false,
         })
     }
 
