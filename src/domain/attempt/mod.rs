@@ -184,7 +184,8 @@ pub struct Attempt {
     /// Since when every question to the engine went unanswered.
     pub silent_since: Option<Timestamp>,
     pub started_at: Option<Timestamp>,
-    /// Who holds it now did not hold it when it was claimed: it may have been launched before.
+    /// Who holds it now did not hold it when it was claimed, or has lost the answer to a launch: it may have
+    /// been launched before.
     pub taken_over: bool,
     pub refusal: Option<Failure>,
     pub collected: Option<Option<Failure>>,
@@ -227,15 +228,21 @@ impl Attempt {
         }
     }
 
-    /// Whether a container of this attempt may have run.
+    /// Whether a container of this attempt may have run. Where it may have been launched before, nothing that
+    /// the engine says now excludes it: a request may still be on its way, and an engine that died in the
+    /// middle of a start forgets it.
     pub fn may_have_started(&self) -> bool {
-        match &self.sandbox {
-            Sandbox::Exited(report) => !matches!(report.status, ExitStatus::StartFailed { .. }),
-            Sandbox::Unknown | Sandbox::Running => true,
-            // Who holds it since can't tell whether it was never made, or ran and was removed.
-            Sandbox::Absent => self.taken_over || self.started_at.is_some(),
-            Sandbox::Created => self.started_at.is_some(),
-        }
+        self.taken_over
+            || match &self.sandbox {
+                Sandbox::Exited(report) => !matches!(report.status, ExitStatus::StartFailed { .. }),
+                Sandbox::Unknown | Sandbox::Running => true,
+                Sandbox::Absent | Sandbox::Created => self.started_at.is_some(),
+            }
+    }
+
+    /// The answer to a launch was lost: what is done next may be the second time.
+    pub fn launch_may_have_happened(&mut self) {
+        self.taken_over = true;
     }
 
     /// Evolves the attempt.
@@ -353,6 +360,8 @@ impl Attempt {
             Sandbox::Absent => self.absent(),
             // One that ran is not made again by us: somebody else put this in its place.
             Sandbox::Created if self.stop.is_some() || self.started_at.is_some() => Action::Discard,
+            // The start of another holder may still be on its way.
+            Sandbox::Created if self.at_most_once && self.taken_over => Action::Discard,
             Sandbox::Created => Action::Launch,
             Sandbox::Running => self.running(now),
             Sandbox::Exited(exit) => match &self.collected {
@@ -410,7 +419,7 @@ impl Attempt {
         } else if self.at_most_once && self.taken_over {
             Outcome::failed(Failure::new(
                 Reason::NodeLost,
-                "the worker stopped while it started the container, and at_most_once forbids to try again",
+                "nobody knows whether the container was started, and at_most_once forbids to try again",
             ))
         } else {
             return Action::Launch;

@@ -137,9 +137,26 @@ fn what_never_started_is_launched_again_by_the_next_holder() {
 #[test]
 fn at_most_once_is_not_launched_by_a_second_holder() {
     let mut it = Attempt::taken_over(Phase::Starting, None, None, timeouts(), true);
+    it.apply(Event::Observed(Sandbox::Created)).unwrap();
+    assert_eq!(it.next_action(at(0)), Action::Discard);
     it.apply(Event::Observed(Sandbox::Absent)).unwrap();
     assert_eq!(word(&it.next_action(at(0))), "Record failed");
-    assert!(it.may_have_started(), "another attempt would launch it");
+    assert!(it.may_have_started(), "no other attempt may follow");
+}
+
+#[test]
+fn at_most_once_is_not_launched_again_after_a_lost_answer() {
+    let failed = ExitStatus::StartFailed { code: 128, message: "exists".to_owned() };
+    let failed = ExitReport { status: failed, started_at: None, finished_at: None };
+    for sandbox in [Sandbox::Absent, Sandbox::Created, Sandbox::Exited(failed)] {
+        let mut it = in_phase(Phase::Starting);
+        it.at_most_once = true;
+        it.launch_may_have_happened();
+        it.apply(Event::AnswerLost).unwrap();
+        it.apply(Event::Observed(sandbox.clone())).unwrap();
+        assert_ne!(it.next_action(at(0)), Action::Launch, "{sandbox:?}");
+        assert!(it.may_have_started(), "{sandbox:?}");
+    }
 }
 
 #[test]

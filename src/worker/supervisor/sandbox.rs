@@ -105,6 +105,7 @@ impl Supervisor<'_> {
                 Ok(())
             }
             Err(LaunchError::Indeterminate(why)) => {
+                self.attempt.launch_may_have_happened();
                 self.apply(Event::AnswerLost);
                 self.engine_is_silent(&why).await
             }
