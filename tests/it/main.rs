@@ -13,6 +13,7 @@ mod config;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod e2e;
+mod processes;
 mod runner_conformance;
 mod store;
 mod support;

@@ -53,7 +53,13 @@ pub(crate) async fn gone(task: &str) {
     .await;
 }
 
-/// Removes a container that was kept.
+/// Whether the container of a task was put aside.
+pub(crate) async fn is_kept(task: &str) -> bool {
+    let mut names = containers(task).await.into_iter().flat_map(|it| it.names.unwrap_or_default());
+    names.any(|it| it.ends_with("-kept"))
+}
+
+/// Removes a container, by name or id.
 pub(crate) async fn remove(container: &str) {
     let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
     engine().remove_container(container, Some(options)).await.unwrap();
@@ -76,11 +82,6 @@ pub(crate) async fn remove_all(task: &str) {
     for it in containers(task).await {
         remove(&it.id.unwrap()).await;
     }
-}
-
-async fn remove(name: &str) {
-    let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
-    engine().remove_container(name, Some(options)).await.unwrap();
 }
 
 /// A container that was made past the service, and was never started. Goes away with its value.

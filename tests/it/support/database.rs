@@ -153,6 +153,43 @@ pub(crate) async fn booked(url: &str) -> Vec<Booked> {
     rows
 }
 
+/// How many tasks the worker of a data directory holds.
+pub(crate) async fn held_by(url: &str, worker: &str) -> i64 {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let count = sqlx::query_scalar("select count(*) from live_tasks where worker_id::text = $1")
+        .bind(worker)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+    count
+}
+
+/// When a task was taken over last, whichever it was.
+pub(crate) async fn latest_adoption(url: &str) -> Option<jiff::Timestamp> {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let micros: Option<i64> = sqlx::query_scalar(
+        "select (extract(epoch from max(at)) * 1000000)::bigint from task_events where reason = 'adopted'",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .unwrap();
+    connection.close().await.unwrap();
+    micros.and_then(|it| jiff::Timestamp::from_microsecond(it).ok())
+}
+
+/// When a worker renewed its lease last, as the database writes it.
+pub(crate) async fn heartbeat_of(url: &str, worker: &str) -> String {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let at = sqlx::query_scalar("select heartbeat_at::text from workers where id::text = $1")
+        .bind(worker)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+    at
+}
+
 pub(crate) fn open(url: &str) -> Store {
     let url = url.to_owned();
     Store::open(&Settings {

@@ -34,7 +34,7 @@ struct State {
 
 pub(crate) struct Proxy {
     folder: TempDir,
-    upstream: PathBuf,
+    upstream: Mutex<PathBuf>,
     state: Arc<State>,
     listener: Mutex<Option<AbortHandle>>,
     /// Counts the times that everything was cut.
@@ -46,7 +46,7 @@ impl Proxy {
     pub(crate) fn start(upstream: impl Into<PathBuf>) -> Self {
         let proxy = Self {
             folder: tempfile::tempdir().unwrap(),
-            upstream: upstream.into(),
+            upstream: Mutex::new(upstream.into()),
             state: Arc::default(),
             listener: Mutex::default(),
             cuts: watch::Sender::new(0),
@@ -72,11 +72,18 @@ impl Proxy {
         self.cuts.send_modify(|it| *it += 1);
     }
 
+    /// Another engine answers from now on, as where a machine was exchanged.
+    pub(crate) fn point_at(&self, upstream: impl Into<PathBuf>) {
+        self.close();
+        *self.upstream.lock().unwrap() = upstream.into();
+        self.open();
+    }
+
     pub(crate) fn open(&self) {
         std::fs::remove_file(self.path()).ok();
         let listener = UnixListener::bind(self.path()).unwrap();
         let (state, upstream, cuts) =
-            (Arc::clone(&self.state), self.upstream.clone(), self.cuts.subscribe());
+            (Arc::clone(&self.state), self.upstream.lock().unwrap().clone(), self.cuts.subscribe());
         let task = async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {

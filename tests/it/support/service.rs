@@ -151,6 +151,20 @@ impl Service {
         self.until_ready().await;
     }
 
+    /// As a process that gets no time from its machine: nothing of it happens until it goes on.
+    pub(crate) fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    pub(crate) fn go_on(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal)
+            .unwrap();
+    }
+
     /// What several may use at once, and over a restart on the same port.
     pub(crate) fn api(&self) -> Api {
         let (url, token) = (self.url.clone(), self.token.clone());
