@@ -179,7 +179,9 @@ impl Order {
     /// How many containers may start.
     pub(crate) fn starts(&self, state: &str) -> RangeInclusive<usize> {
         match (self.kind, state) {
-            (AtMostOnce | Expires, "failed") | (NotFound, _) => 0..=0,
+            // A start that was on its way when nobody knew of it any more is the only one.
+            (AtMostOnce, "failed") => 0..=1,
+            (Expires, "failed") | (NotFound, _) => 0..=0,
             (FailsOnce | ByHand, _) => 2..=2,
             _ => 1..=1,
         }
