@@ -150,26 +150,26 @@ named! {
 
 /// The process has come to this step.
 #[cfg(not(feature = "failpoints"))]
-#[inline(always)]
+#[inline]
 pub const fn at(_: Point) {}
 
 /// The request that this step sends is on its way.
 #[cfg(not(feature = "failpoints"))]
-#[inline(always)]
+#[inline]
 pub fn in_flight(_: Point) -> std::future::Ready<()> {
     std::future::ready(())
 }
 
 /// Whether the guard is in its place.
 #[cfg(not(feature = "failpoints"))]
-#[inline(always)]
+#[inline]
 pub const fn holds(_: Guard) -> bool {
     true
 }
 
 /// What this process was told to do wrong.
 #[cfg(not(feature = "failpoints"))]
-#[inline(always)]
+#[inline]
 pub const fn summary() -> Option<String> {
     None
 }
