@@ -11,6 +11,9 @@ pub struct ExitReport {
     pub started_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
+    /// The engine itself was away: what was written last may have reached nobody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unwatched: bool,
 }
 
 /// How the main container ended. A sandbox that vanished has none of these: it is never an exit.

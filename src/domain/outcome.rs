@@ -158,6 +158,7 @@ mod tests {
             status: ExitStatus::Code { code, oom_killed },
             started_at: None,
             finished_at: None,
+            unwatched: false,
         }
     }
 

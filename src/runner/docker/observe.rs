@@ -75,7 +75,8 @@ fn phase(state: &ContainerState, context: Context<'_>) -> Option<Phase> {
     // The engine notes the start when it hears of it, which may be after the end.
     let started_at = time(state.started_at.as_deref())
         .map(|started| finished_at.map_or(started, |finished| started.min(finished)));
-    let ended = |status| Phase::Ended(ExitReport { status, started_at, finished_at });
+    let unwatched = context.outages.were_seen_at(finished_at);
+    let ended = |status| Phase::Ended(ExitReport { status, started_at, finished_at, unwatched });
     let start_failed = || {
         let message = if error.is_empty() { "the engine could not start it" } else { error };
         ended(ExitStatus::StartFailed { code, message: message.to_owned() })

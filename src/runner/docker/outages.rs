@@ -19,6 +19,12 @@ impl Outages {
         self.0.push_back((from, to));
     }
 
+    /// Whether one was seen at this time, and not only concluded from when the engine came up.
+    pub(super) fn were_seen_at(&self, at: Option<Timestamp>) -> bool {
+        let seen = self.0.iter().filter(|(from, _)| *from > Timestamp::UNIX_EPOCH);
+        at.is_some_and(|at| seen.into_iter().any(|&(from, to)| from <= at && at <= to))
+    }
+
     /// Whether a container that ran from `started` ended in one of them.
     pub(super) fn ended_in(&self, started: Option<Timestamp>, finished: Option<Timestamp>) -> bool {
         self.0.iter().any(|&(from, to)| match (started, finished) {
@@ -55,6 +61,17 @@ mod tests {
                 "{started} {finished:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_was_only_concluded_was_not_seen() {
+        let mut outages = Outages::default();
+        outages.add(Timestamp::UNIX_EPOCH, at(5));
+        outages.add(at(10), at(20));
+        for (second, expected) in [(3, false), (9, false), (10, true), (20, true), (21, false)] {
+            assert_eq!(outages.were_seen_at(Some(at(second))), expected, "{second}");
+        }
+        assert!(!outages.were_seen_at(None));
     }
 
     #[test]

@@ -76,7 +76,12 @@ impl Sandbox {
             Progress::Created => return Standing::Created,
             Progress::Failed => {
                 let status = self.script.status.clone();
-                return Standing::Ended(ExitReport { status, started_at: None, finished_at: None });
+                return Standing::Ended(ExitReport {
+                    status,
+                    started_at: None,
+                    finished_at: None,
+                    unwatched: false,
+                });
             }
             Progress::Started(run) => run,
         };
@@ -86,6 +91,7 @@ impl Sandbox {
                 status: status.clone(),
                 started_at: Some(run.started_at),
                 finished_at: Some(finished_at),
+                unwatched: false,
             })
         };
         if let Some((status, after)) = &run.cut {

@@ -64,7 +64,8 @@ impl Supervisor<'_> {
                 }
             }
         };
-        let (log, remains) = stored?;
+        let (mut log, remains) = stored?;
+        log.seal.incomplete |= exit.unwatched;
         tracing::debug!(task.id = %self.claimed.task, code = ?exit.status.code(), "the attempt has ended");
         failpoints::at(Point::Collected);
         if !failpoints::holds(Guard::AccountBeforeRemove) {
