@@ -50,6 +50,7 @@ pub async fn run<T, E, F, W>(
         };
         failures = if matches!(ticked, Ok(Ok(_))) { 0 } else { failures.saturating_add(1) };
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             // A wake-up must not turn a failure into a hot loop.
             _ = wake(), if failures == 0 => {}

@@ -9,13 +9,18 @@
 //! - `SUPERCARGO_GUARDS_OUT="fence,lease_stop"`: the process does without these guards.
 //!
 //! The sweep in `tests/it/crash` ends the process at each step of [`Point::ALL`]; a step that is added here is
-//! swept by itself. Each [`Guard`] is taken out by a test that must then see a promise broken.
+//! swept by itself. What the worker spawns goes through [`gated`], so that a test can have several workers in its own
+//! process, and stop and end each of them at any await. Each [`Guard`] is taken out by a test that must then see a promise broken.
 
 #[cfg(feature = "failpoints")]
 mod armed;
+#[cfg(feature = "failpoints")]
+mod gate;
 
 #[cfg(feature = "failpoints")]
 pub use armed::{at, holds, in_flight, summary, without};
+#[cfg(feature = "failpoints")]
+pub use gate::{Gate, Gated, gated};
 
 macro_rules! named {
     ($(#[$outer:meta])* $kind:ident { $($(#[$doc:meta])* $name:ident $text:literal,)* }) => {
@@ -165,6 +170,13 @@ pub fn in_flight(_: Point) -> std::future::Ready<()> {
 #[inline]
 pub const fn holds(_: Guard) -> bool {
     true
+}
+
+/// A future that is to be spawned, which a test may stop at any await.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub const fn gated<F: Future>(future: F) -> F {
+    future
 }
 
 /// What this process was told to do wrong.

@@ -206,6 +206,7 @@ impl Pump {
                 backoff = FIRST_BACKOFF;
             }
             tokio::select! {
+                biased;
                 () = exited.cancelled() => {
                     if last {
                         sleep(backoff).await;
@@ -320,6 +321,7 @@ impl Pump {
             Some(frames)
         };
         let frames = tokio::select! {
+            biased;
             frames = read => frames,
             () = give_up.cancelled() => None,
         };

@@ -24,12 +24,14 @@ pub(super) async fn run(shared: Arc<Shared>) {
             Err(error) => {
                 tracing::warn!(%error, "tasks could not be claimed");
                 tokio::select! {
+                    biased;
                     () = shared.draining.cancelled() => return,
                     () = tokio::time::sleep(AFTER_AN_ERROR) => continue,
                 }
             }
         }
         tokio::select! {
+            biased;
             () = shared.draining.cancelled() => return,
             () = parts.wake.until_queued() => {}
             () = shared.slots.freed() => {}
@@ -97,6 +99,7 @@ pub(super) async fn take_over(shared: Arc<Shared>) {
     let mut lapses = shared.lease.lapses();
     loop {
         tokio::select! {
+            biased;
             () = shared.draining.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
         }
@@ -165,6 +168,7 @@ pub(super) async fn watch_stops(shared: Arc<Shared>) {
             Err(error) => tracing::warn!(%error, "requests to stop could not be read"),
         }
         tokio::select! {
+            biased;
             () = shared.detach.cancelled() => return,
             () = parts.wake.until_stop_requested() => {}
             () = tokio::time::sleep(parts.settings.poll) => {}

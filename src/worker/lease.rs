@@ -77,6 +77,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut wait = Duration::ZERO;
     loop {
         tokio::select! {
+            biased;
             () = lease.stop.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
             // The API shows a sick target at once, and a well one is claimed for at once.

@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::domain::outcome::StopReason;
+use crate::failpoints::gated;
 use crate::ids::{Fence, InstallationId, TaskId, WorkerId};
 use crate::logs::pump;
 use crate::logs::reader::LogReader;
@@ -115,10 +116,10 @@ impl Worker {
         for claimed in own {
             Shared::supervise(&shared, claimed, true);
         }
-        tracker.spawn(lease::run(Arc::clone(&shared)));
-        tracker.spawn(claims::run(Arc::clone(&shared)));
-        tracker.spawn(claims::take_over(Arc::clone(&shared)));
-        tracker.spawn(claims::watch_stops(Arc::clone(&shared)));
+        tracker.spawn(gated(lease::run(Arc::clone(&shared))));
+        tracker.spawn(gated(claims::run(Arc::clone(&shared))));
+        tracker.spawn(gated(claims::take_over(Arc::clone(&shared))));
+        tracker.spawn(gated(claims::watch_stops(Arc::clone(&shared))));
         Ok(Self { shared })
     }
 
@@ -160,14 +161,14 @@ impl Shared {
         self.stops().insert(claimed.task, (fence, stop));
         let shared = Arc::clone(self);
         let slot = self.slots.take(&claimed.target, taken_over);
-        self.supervisors.spawn(async move {
+        self.supervisors.spawn(gated(async move {
             let task = claimed.task;
             supervisor::run(&shared, claimed, taken_over, stopped, slot).await;
             let mut stops = shared.stops();
             if stops.get(&task).is_some_and(|(held, _)| *held == fence) {
                 stops.remove(&task);
             }
-        });
+        }));
     }
 
     fn stops(&self) -> std::sync::MutexGuard<'_, Stops> {

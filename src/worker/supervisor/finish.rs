@@ -16,7 +16,7 @@ use crate::domain::retry;
 use crate::domain::spec::{Cleanup, TaskSpec};
 use crate::domain::state::TaskState;
 use crate::failpoints::{self, Guard, Point};
-use crate::ids::AttemptId;
+use crate::ids::{AttemptId, AttemptNo, TaskId};
 use crate::logs::MAIN_CONTAINER;
 use crate::logs::pump::LogEnd;
 use crate::measures;
@@ -51,6 +51,7 @@ impl Supervisor<'_> {
             );
             tokio::pin!(stored);
             tokio::select! {
+                biased;
                 stored = &mut stored => stored,
                 () = self.shared.detach.cancelled() => return Err(Quit::Detached),
                 () = tokio::time::sleep(SLOW_FINISH) => {
@@ -58,6 +59,7 @@ impl Supervisor<'_> {
                     insist(shared, || shared.parts.store.record_finishing(task, fence)).await?;
                     shared.parts.wake.task_changed(task);
                     tokio::select! {
+                        biased;
                         stored = stored => stored,
                         () = self.shared.detach.cancelled() => return Err(Quit::Detached),
                     }
@@ -143,12 +145,13 @@ impl Supervisor<'_> {
             return;
         };
         let (shared, wake) = (Arc::clone(self.shared), self.shared.parts.wake.clone());
-        self.shared.supervisors.spawn(async move {
+        self.shared.supervisors.spawn(failpoints::gated(async move {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait) => wake.queued(),
                 () = shared.detach.cancelled() => {}
             }
-        });
+        }));
     }
 
     fn measure(&self, end: &AttemptEnd, requeued: bool) {
@@ -247,7 +250,7 @@ impl Supervisor<'_> {
             platform_failures: self.claimed.platform_failures,
             retries: &self.spec.retries,
             platform_retries: self.spec.platform_retries,
-            seed: (self.claimed.attempt.uuid().as_u128() & u128::from(u64::MAX)) as u64,
+            seed: spread(self.claimed.task, self.claimed.attempt_no),
         };
         match retry::decide(facts) {
             retry::Decision::Final => None,
@@ -293,6 +296,12 @@ impl Supervisor<'_> {
         }
         failpoints::at(Point::CleanupDone);
     }
+}
+
+/// The same for the same attempt, whoever decides; each attempt of a task has another one.
+fn spread(task: TaskId, attempt: AttemptNo) -> u64 {
+    let random = (task.uuid().as_u128() & u128::from(u64::MAX)) as u64;
+    random ^ u64::from(attempt.0.unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// A pump that ended without a log was fenced off. One that panicked takes its supervisor along, which

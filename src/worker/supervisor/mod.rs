@@ -19,7 +19,7 @@ use crate::domain::attempt::{Action, Attempt, Event, Sandbox};
 use crate::domain::exit::ExitStatus;
 use crate::domain::outcome::StopReason;
 use crate::domain::spec::TaskSpec;
-use crate::failpoints::{self, Point};
+use crate::failpoints::{self, Point, gated};
 use crate::logs::pump::{LogEnd, Pump};
 use crate::measures;
 use crate::runner::{Disposal, EngineId, EngineState, Handle, Observation, Runner, SandboxKey};
@@ -271,7 +271,8 @@ impl Supervisor<'_> {
                 limits: parts.settings.log,
                 taken_over: self.taken_over,
             };
-            let task = self.shared.supervisors.spawn(pump.run(exited.clone(), give_up.clone()));
+            let pump = gated(pump.run(exited.clone(), give_up.clone()));
+            let task = self.shared.supervisors.spawn(pump);
             self.pump = Some(PumpTask { task, exited, give_up });
         }
         self.handle = Some(handle);
@@ -318,6 +319,7 @@ where
             Err(error) => {
                 tracing::warn!(%error, transient = error.is_transient(), "the database is asked again");
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(backoff) => {}
                     () = shared.detach.cancelled() => return Err(Quit::Detached),
                 }

@@ -66,6 +66,7 @@ impl Supervisor<'_> {
             tokio::pin!(launch);
             loop {
                 tokio::select! {
+                    biased;
                     launched = &mut launch => break launched,
                     Ok(()) = self.stop.changed() => given_up.cancel(),
                     // A create or start that is in flight is waited for, a pull is given up.
@@ -216,6 +217,7 @@ impl Supervisor<'_> {
             Instant::now() + Duration::try_from(left).unwrap_or_default()
         });
         tokio::select! {
+            biased;
             exit = &mut exit => self.waited(exit).await,
             Ok(()) = self.stop.changed() => Ok(()),
             () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => Ok(()),
@@ -315,6 +317,7 @@ impl Supervisor<'_> {
         let mut engine = self.runner.engine();
         engine.mark_unchanged();
         tokio::select! {
+            biased;
             () = tokio::time::sleep(pause) => Ok(()),
             // It may be back.
             Ok(()) = engine.changed() => Ok(()),
