@@ -56,6 +56,7 @@ async fn claim(shared: &Arc<Shared>) -> Result<Claimed, crate::store::Error> {
         return Ok(Claimed::Some);
     }
     let _taking = shared.taking.lock().await;
+    let lapses = shared.lease.lapses();
     let claimed = shared.parts.store.claim(shared.parts.worker, &targets).await?;
     let full = targets.iter().any(|target| {
         let got = claimed.iter().filter(|it| it.target == target.name).count();
@@ -69,7 +70,7 @@ async fn claim(shared: &Arc<Shared>) -> Result<Claimed, crate::store::Error> {
             metrics::histogram!(measures::QUEUE_WAIT, "target" => it.target.clone())
                 .record(Duration::try_from(waited).unwrap_or_default());
         }
-        Shared::supervise(shared, it, false);
+        Shared::supervise(shared, it, false, lapses);
     }
     Ok(if full { Claimed::Full } else { Claimed::Some })
 }
@@ -127,6 +128,7 @@ async fn take_what_is_not_driven(
 ) -> Result<Option<Duration>, crate::store::Error> {
     let parts = &shared.parts;
     let _taking = shared.taking.lock().await;
+    let lapses = shared.lease.lapses();
     let driven: Vec<_> = shared.stops().keys().copied().collect();
     let mut taken = parts.store.take_own(parts.worker, &driven).await?;
     if !taken.is_empty() {
@@ -142,7 +144,7 @@ async fn take_what_is_not_driven(
     }
     taken.extend(expired);
     for it in taken {
-        Shared::supervise(shared, it, true);
+        Shared::supervise(shared, it, true, lapses);
     }
     let left = parts.store.next_expiry(parts.worker, lease).await?;
     Ok(left.and_then(|it| Duration::try_from_secs_f64(it).ok()).map(|it| it + JUST_AFTER))

@@ -114,7 +114,7 @@ impl Worker {
             tracing::info!(tasks = own.len(), "taking back the tasks of before the restart");
         }
         for claimed in own {
-            Shared::supervise(&shared, claimed, true);
+            Shared::supervise(&shared, claimed, true, 0);
         }
         tracker.spawn(gated(lease::run(Arc::clone(&shared))));
         tracker.spawn(gated(claims::run(Arc::clone(&shared))));
@@ -154,8 +154,9 @@ impl Worker {
 }
 
 impl Shared {
-    /// Starts the supervisor of an attempt that this worker holds.
-    fn supervise(self: &Arc<Self>, claimed: ClaimedTask, taken_over: bool) {
+    /// Starts the supervisor of an attempt that this worker was given. `lapses` is how often its lease had lapsed
+    /// when it asked for it: the answer may have come so late that somebody else has the attempt by now.
+    fn supervise(self: &Arc<Self>, claimed: ClaimedTask, taken_over: bool, lapses: u64) {
         let (stop, stopped) = watch::channel(claimed.stop);
         let fence = claimed.fence;
         self.stops().insert(claimed.task, (fence, stop));
@@ -163,7 +164,7 @@ impl Shared {
         let slot = self.slots.take(&claimed.target, taken_over);
         self.supervisors.spawn(gated(async move {
             let task = claimed.task;
-            supervisor::run(&shared, claimed, taken_over, stopped, slot).await;
+            supervisor::run(&shared, claimed, taken_over, lapses, stopped, slot).await;
             let mut stops = shared.stops();
             if stops.get(&task).is_some_and(|(held, _)| *held == fence) {
                 stops.remove(&task);

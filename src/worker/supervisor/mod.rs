@@ -52,13 +52,14 @@ pub(super) async fn run(
     shared: &Arc<Shared>,
     mut claimed: ClaimedTask,
     mut taken_over: bool,
+    mut lapses: u64,
     stop: watch::Receiver<Option<StopReason>>,
     slot: Slot,
 ) {
     let mut slot = Some(slot);
     loop {
         let task = claimed.task;
-        let driven = drive(shared, claimed, taken_over, stop.clone(), slot.take());
+        let driven = drive(shared, claimed, taken_over, lapses, stop.clone(), slot.take());
         match AssertUnwindSafe(driven).catch_unwind().await {
             Ok(Ok(())) => return,
             Ok(Err(Quit::Anew)) => {
@@ -80,6 +81,7 @@ pub(super) async fn run(
         }
         tokio::time::sleep(LONGEST_BACKOFF).await;
         claimed = loop {
+            lapses = shared.lease.lapses();
             match shared.parts.store.retake(shared.parts.worker, task).await {
                 Ok(Some(again)) => break again,
                 Ok(None) => return,
@@ -94,6 +96,7 @@ async fn drive(
     shared: &Arc<Shared>,
     claimed: ClaimedTask,
     taken_over: bool,
+    lapses: u64,
     stop: watch::Receiver<Option<StopReason>>,
     slot: Option<Slot>,
 ) -> Result<(), Quit> {
@@ -122,7 +125,6 @@ async fn drive(
     if taken_over {
         journal.add("adopted", "taken over after a restart");
     }
-    let lapses = shared.lease.lapses();
     let mut supervisor = Supervisor {
         key: SandboxKey { installation: shared.parts.installation, attempt: claimed.attempt },
         engine: EngineId(claimed.engine.clone()),
@@ -161,6 +163,7 @@ struct Supervisor<'a> {
     taken_over: bool,
     stop: watch::Receiver<Option<StopReason>>,
     slot: Option<Slot>,
+    /// How often the lease had lapsed when the attempt was known to be ours.
     lapses: u64,
     handle: Option<Handle>,
     /// The machine that the sandbox is on.
