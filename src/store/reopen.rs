@@ -96,8 +96,8 @@ pub(super) async fn reopen(
     sqlx::query!(
         "insert into live_tasks
              (task_id, state, priority, target, queued_at, queue_deadline, attempt_id, attempt_no,
-              attempt_queued_at, unconfirmed)
-         select s.task_id, 'queued', s.priority, s.target, $2, $3, $4, $5, $6,
+              attempt_queued_at, fence, unconfirmed)
+         select s.task_id, 'queued', s.priority, s.target, $2, $3, $4, $5, $6, $7,
                 (select json_build_object('attempt', a.attempt_id, 'engine', coalesce(a.engine_id, ''))
                  from attempts a where a.task_id = $1 and a.unconfirmed order by a.attempt_no desc limit 1)
          from task_specs s where s.task_id = $1",
@@ -107,6 +107,7 @@ pub(super) async fn reopen(
         reopening.attempt.uuid(),
         ended.attempt_no + 1,
         sql(now),
+        first_fence(ended.attempt_no),
     )
     .execute(&mut *connection)
     .await?;
@@ -118,6 +119,12 @@ pub(super) async fn reopen(
     };
     events::insert(connection, task, ended.attempt_no + 1, &[event]).await?;
     Ok(true)
+}
+
+/// Higher than any fence that a holder of the attempts so far may have: one of them may still write. They are not
+/// stored with what has ended, so each attempt that somebody asks for begins its own range.
+const fn first_fence(attempts: i32) -> i64 {
+    (attempts as i64) << 32
 }
 
 /// The document from now on; that of the attempts so far is kept.

@@ -4,7 +4,8 @@ use supercargo::domain::outcome::{Outcome, Output, OutputValue};
 use supercargo::domain::state::TaskState;
 use supercargo::ids::{AttemptId, AttemptNo};
 use supercargo::store::{
-    AttemptEnd, AttemptFate, Cancelled, Error, LogSeals, NewChunk, NewEvent, Recorded, Requeue,
+    AttemptEnd, AttemptFate, Cancelled, Error, LogSeals, NewChunk, NewEvent, Recorded, Reopening,
+    Requeue,
 };
 
 use super::{claim_one, simple, submit, worker};
@@ -154,4 +155,28 @@ async fn a_platform_failure_queues_the_next_attempt_unless_a_stop_is_wanted() {
     assert_eq!(fates.len(), 2);
     assert_eq!(fates[&it.attempt], AttemptFate::Ended { keep_sandbox: false });
     assert_eq!(fates[&second.attempt], AttemptFate::Live);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_holder_of_an_attempt_writes_nothing_into_one_that_a_retry_opened() {
+    let Some(store) = database::test_store().await else { return };
+    submit(&store, &[simple()]).await;
+    let worker = worker(&store).await;
+    let stale = claim_one(&store, worker).await;
+    let fresh = store.retake(worker, stale.task).await.unwrap().unwrap();
+    let failed = Outcome::failed(Failure::new(Reason::ExitNonzero, "exited with 1"));
+    store.finish_attempt(stale.task, fresh.fence, &end(failed)).await.unwrap();
+    let reopening = Reopening {
+        attempt: AttemptId::generate(),
+        spec: None,
+        from_attempt: None,
+        message: "again".to_owned(),
+    };
+    assert!(store.retry(stale.task, &reopening, Timestamp::now()).await.unwrap());
+    let second = claim_one(&store, worker).await;
+    assert!(second.fence > fresh.fence, "{:?} after {:?}", second.fence, fresh.fence);
+    for old in [stale.fence, fresh.fence] {
+        let refused = store.finish_attempt(stale.task, old, &end(succeeded())).await;
+        assert!(matches!(refused, Err(Error::Fenced)), "{refused:?}");
+    }
 }
