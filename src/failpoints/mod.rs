@@ -174,7 +174,7 @@ pub const fn holds(_: Guard) -> bool {
 
 /// A future that is to be spawned, which a test may stop at any await.
 #[cfg(not(feature = "failpoints"))]
-#[inline(always)]
+#[inline]
 pub const fn gated<F: Future>(future: F) -> F {
     future
 }
