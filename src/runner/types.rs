@@ -30,7 +30,7 @@ impl RunnerKind {
 }
 
 /// Names a sandbox on its backend: everything but the exit, the log and the outputs is reached by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SandboxKey {
     pub installation: InstallationId,
     pub attempt: AttemptId,

@@ -1,6 +1,6 @@
 //! The simulated engine: what exists, whether it answers, and what tests may do to it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::stream::{self, Stream};
@@ -12,9 +12,10 @@ use tokio::time::{Duration, Instant, sleep_until};
 use super::refused;
 use super::sandbox::{Name, Progress, Run, Sandbox, Standing};
 use super::script::{LaunchScript, Script};
-use crate::clock::{Clock as _, SystemClock};
+use crate::clock::{Clock, SystemClock};
 use crate::domain::exit::{ExitReport, ExitStatus};
 use crate::domain::failure::Reason;
+use crate::domain::spec::SpecHash;
 use crate::failpoints::{self, Guard};
 use crate::ids::{AttemptId, Fence, InstallationId, TaskId};
 use crate::runner::{
@@ -31,9 +32,48 @@ pub(super) struct Place {
     pub(super) engine: EngineId,
 }
 
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Started {
     pub(super) started_at: Timestamp,
     pub(super) already: bool,
+}
+
+/// What a launch asks for: it may come later than its sender lives.
+#[derive(Debug, Clone)]
+pub(super) struct Order {
+    key: SandboxKey,
+    task: TaskId,
+    spec_hash: SpecHash,
+    engine: EngineId,
+    name: Name,
+}
+
+impl Order {
+    pub(super) fn of(request: &LaunchRequest<'_>) -> Self {
+        Self {
+            key: request.key,
+            task: request.task,
+            spec_hash: request.spec_hash.clone(),
+            engine: request.engine.clone(),
+            name: Name::of(request.took_over),
+        }
+    }
+}
+
+/// A sandbox as a test sees it, from above.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub task: TaskId,
+    pub attempt: AttemptId,
+    pub state: SeenState,
+    pub kept: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeenState {
+    Created,
+    Running,
+    Ended(Option<i32>),
 }
 
 /// An engine that outlives its runners. Cheap to clone: all clones are the same one.
@@ -46,13 +86,14 @@ struct Shared {
     inner: Mutex<Inner>,
     /// Keeps what a test wants to know afterwards. Off in a service that runs for months.
     recording: bool,
+    clock: Arc<dyn Clock>,
 }
 
 #[derive(Debug)]
 struct Inner {
     id: EngineId,
     /// Mostly one for each attempt; never two of one name.
-    sandboxes: HashMap<SandboxKey, Vec<Sandbox>>,
+    sandboxes: BTreeMap<SandboxKey, Vec<Sandbox>>,
     /// Attempts whose scripted first failure has happened.
     failed_once: HashSet<AttemptId>,
     faults: Faults,
@@ -70,6 +111,8 @@ struct Faults {
 #[derive(Debug, Default)]
 struct Record {
     starts: HashMap<AttemptId, u32>,
+    /// What a runner removed after its start.
+    removed: Vec<AttemptId>,
     /// The attempt of each task that was started last.
     latest: HashMap<TaskId, SandboxKey>,
     violations: Vec<String>,
@@ -96,35 +139,39 @@ impl Held {
 
 impl FakeEngine {
     pub fn new(id: &str) -> Self {
-        Self::with(id, false)
+        Self::with(id, false, Arc::new(SystemClock))
     }
 
     /// One that remembers what was done to it, for tests.
     pub fn recording(id: &str) -> Self {
-        Self::with(id, true)
+        Self::with(id, true, Arc::new(SystemClock))
     }
 
-    fn with(id: &str, recording: bool) -> Self {
+    /// One that remembers, and has a clock of its own.
+    pub fn recording_by(id: &str, clock: Arc<dyn Clock>) -> Self {
+        Self::with(id, true, clock)
+    }
+
+    fn with(id: &str, recording: bool, clock: Arc<dyn Clock>) -> Self {
         let id = EngineId(id.to_owned());
         let inner = Inner {
             id: id.clone(),
-            sandboxes: HashMap::new(),
+            sandboxes: BTreeMap::new(),
             failed_once: HashSet::new(),
             faults: Faults::default(),
             record: Record::default(),
         };
         let state =
             watch::Sender::new(EngineState::Ready { id, version: VERSION.to_owned(), node: None });
-        Self(Arc::new(Shared { state, inner: Mutex::new(inner), recording }))
+        Self(Arc::new(Shared { state, inner: Mutex::new(inner), recording, clock }))
     }
 
     // What tests do to it.
 
     /// It does not answer any more. What runs goes on.
     pub fn go_down(&self, why: &str) {
-        self.0
-            .state
-            .send_replace(EngineState::Down { since: SystemClock.now(), why: why.to_owned() });
+        let since = self.0.clock.now();
+        self.0.state.send_replace(EngineState::Down { since, why: why.to_owned() });
     }
 
     pub fn come_up(&self) {
@@ -147,7 +194,7 @@ impl FakeEngine {
     pub fn wipe(&self) {
         let gone: Vec<Sandbox> = {
             let mut inner = self.lock();
-            inner.sandboxes.drain().flat_map(|(_, all)| all).collect()
+            std::mem::take(&mut inner.sandboxes).into_values().flatten().collect()
         };
         gone.iter().for_each(Sandbox::wake);
     }
@@ -182,6 +229,33 @@ impl FakeEngine {
         self.lock().record.violations.clone()
     }
 
+    /// What a runner removed after its start, since the last call.
+    pub fn take_removed(&self) -> Vec<AttemptId> {
+        std::mem::take(&mut self.lock().record.removed)
+    }
+
+    /// Every sandbox, as it stands.
+    pub fn seen(&self) -> Vec<Seen> {
+        let inner = self.lock();
+        let all = inner.sandboxes.iter().flat_map(|(key, all)| all.iter().map(move |it| (key, it)));
+        all.map(|(key, it)| Seen {
+            task: it.task,
+            attempt: key.attempt,
+            kept: it.name == Name::Kept,
+            state: match it.standing() {
+                Standing::Created => SeenState::Created,
+                Standing::Running { .. } => SeenState::Running,
+                Standing::Ended(report) => SeenState::Ended(report.status.code()),
+                Standing::Vanished => SeenState::Ended(None),
+            },
+        })
+        .collect()
+    }
+
+    pub fn id(&self) -> EngineId {
+        self.lock().id.clone()
+    }
+
     /// How many sandboxes there are, those put aside too.
     pub fn count(&self) -> usize {
         self.lock().sandboxes.values().map(Vec::len).sum()
@@ -193,7 +267,7 @@ impl FakeEngine {
         self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn state(&self) -> watch::Receiver<EngineState> {
+    pub(super) fn watch(&self) -> watch::Receiver<EngineState> {
         self.0.state.subscribe()
     }
 
@@ -211,7 +285,7 @@ impl FakeEngine {
     fn open(&self, engine: &EngineId) -> Result<MutexGuard<'_, Inner>, RunnerError> {
         self.up()?;
         let inner = self.lock();
-        if &inner.id == engine {
+        if &inner.id == engine || !failpoints::holds(Guard::SameEngine) {
             return Ok(inner);
         }
         Err(RunnerError::OtherEngine { expected: engine.clone(), found: inner.id.clone() })
@@ -224,20 +298,16 @@ impl FakeEngine {
         }
     }
 
-    pub(super) fn create(
-        &self,
-        request: &LaunchRequest<'_>,
-        script: Script,
-    ) -> Result<(), LaunchError> {
+    pub(super) fn create(&self, request: &Order, script: Script) -> Result<(), LaunchError> {
         let mut inner =
-            self.open(request.engine).map_err(|it| LaunchError::Unavailable(it.to_string()))?;
+            self.open(&request.engine).map_err(|it| LaunchError::Unavailable(it.to_string()))?;
         let attempt = request.key.attempt;
         if script.launch == LaunchScript::Unavailable && inner.failed_once.insert(attempt) {
             return Err(LaunchError::Unavailable("away, as FAKE_LAUNCH says".to_owned()));
         }
-        let name = Name::of(request.took_over);
+        let name = request.name;
         match inner.named(&request.key, name) {
-            Some(sandbox) if &sandbox.spec != request.spec_hash => {
+            Some(sandbox) if sandbox.spec != request.spec_hash => {
                 self.violation(
                     &mut inner,
                     format!("{attempt} was launched again from another spec"),
@@ -251,7 +321,7 @@ impl FakeEngine {
                     name,
                     task: request.task,
                     spec: request.spec_hash.clone(),
-                    created_at: SystemClock.now(),
+                    created_at: self.0.clock.now(),
                     script: Arc::new(script),
                     progress: Progress::Created,
                     changed: None,
@@ -277,18 +347,15 @@ impl FakeEngine {
     }
 
     /// What a launch finds under its name. None: it is to be started.
-    pub(super) fn startable(
-        &self,
-        request: &LaunchRequest<'_>,
-    ) -> Result<Option<Started>, LaunchError> {
+    pub(super) fn startable(&self, request: &Order) -> Result<Option<Started>, LaunchError> {
         let mut inner =
-            self.open(request.engine).map_err(|it| LaunchError::Indeterminate(it.to_string()))?;
-        match inner.named(&request.key, Name::of(request.took_over)).map(|it| &it.progress) {
+            self.open(&request.engine).map_err(|it| LaunchError::Indeterminate(it.to_string()))?;
+        match inner.named(&request.key, request.name).map(|it| (&it.progress, &it.script)) {
             None => Err(gone()),
-            Some(Progress::Created) => Ok(None),
+            Some((Progress::Created, _)) => Ok(None),
             Some(_) if !failpoints::holds(Guard::InspectBeforeStart) => Ok(None),
-            Some(Progress::Failed) => Err(start_failed(request)),
-            Some(Progress::Started(run)) => {
+            Some((Progress::Failed, script)) => Err(start_failed(script)),
+            Some((Progress::Started(run), _)) => {
                 Ok(Some(Started { started_at: run.started_at, already: true }))
             }
         }
@@ -296,12 +363,12 @@ impl FakeEngine {
 
     /// Starts what has the name, as an engine does: one that runs stays as it is, one that has ended runs
     /// once more.
-    pub(super) fn start(&self, request: &LaunchRequest<'_>) -> Result<Started, LaunchError> {
+    pub(super) fn start(&self, request: &Order) -> Result<Started, LaunchError> {
         let mut guard =
-            self.open(request.engine).map_err(|it| LaunchError::Indeterminate(it.to_string()))?;
+            self.open(&request.engine).map_err(|it| LaunchError::Indeterminate(it.to_string()))?;
         let inner = &mut *guard;
         let attempt = request.key.attempt;
-        let Some(sandbox) = inner.named(&request.key, Name::of(request.took_over)) else {
+        let Some(sandbox) = inner.named(&request.key, request.name) else {
             return Err(gone());
         };
         if let Progress::Started(run) = &sandbox.progress
@@ -311,9 +378,9 @@ impl FakeEngine {
         }
         if matches!(sandbox.script.status, ExitStatus::StartFailed { .. }) {
             sandbox.progress = Progress::Failed;
-            return Err(start_failed(request));
+            return Err(start_failed(&sandbox.script));
         }
-        let started_at = SystemClock.now();
+        let started_at = self.0.clock.now();
         sandbox.progress =
             Progress::Started(Run { started_at, started: Instant::now(), cut: None });
         let loses = sandbox.script.launch == LaunchScript::Indeterminate;
@@ -370,7 +437,7 @@ impl FakeEngine {
     }
 
     pub(super) async fn wait(&self, place: &Place) -> Result<ExitReport, WaitError> {
-        let mut state = self.state();
+        let mut state = self.watch();
         loop {
             state.borrow_and_update();
             let (until, changed) = match self.open(&place.engine) {
@@ -392,6 +459,7 @@ impl FakeEngine {
                 Err(error) => return Err(error.into()),
             };
             tokio::select! {
+                biased;
                 () = at(until) => {}
                 () = notified(changed) => {}
                 _ = state.changed() => {}
@@ -410,7 +478,7 @@ impl FakeEngine {
             let (engine, place) = (engine.clone(), place.clone());
             async move {
                 let mut index = next?;
-                let mut state = engine.state();
+                let mut state = engine.watch();
                 loop {
                     state.borrow_and_update();
                     match engine.line(&place, index, since) {
@@ -420,6 +488,7 @@ impl FakeEngine {
                         Ok(Line::NotYet { .. }) if !follow => return None,
                         Ok(Line::NotYet { until, changed }) => {
                             tokio::select! {
+                                biased;
                                 () = at(until) => {}
                                 () = notified(Some(changed)) => {}
                                 _ = state.changed() => {}
@@ -503,6 +572,9 @@ impl FakeEngine {
         match disposal {
             Disposal::Remove => {
                 for sandbox in inner.sandboxes.remove(key).into_iter().flatten() {
+                    if self.0.recording && matches!(sandbox.progress, Progress::Started(_)) {
+                        inner.record.removed.push(key.attempt);
+                    }
                     sandbox.wake();
                 }
             }
@@ -568,9 +640,8 @@ impl Inner {
     }
 }
 
-fn start_failed(request: &LaunchRequest<'_>) -> LaunchError {
-    let code = request.spec.env.get("FAKE_START_FAILS").and_then(|it| it.trim().parse().ok());
-    let reason = Reason::of_failed_start(code.unwrap_or_default());
+fn start_failed(script: &Script) -> LaunchError {
+    let reason = Reason::of_failed_start(script.status.code().unwrap_or_default());
     refused(reason, "could not be started, as FAKE_START_FAILS says")
 }
 

@@ -26,20 +26,24 @@
 mod engine;
 mod sandbox;
 mod script;
+mod way;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-pub use self::engine::{FakeEngine, Held};
-use self::engine::{Place, Started};
+pub use self::engine::{FakeEngine, Held, Seen, SeenState};
+use self::engine::{Order, Place, Started};
 pub use self::script::render;
 use self::script::{LaunchScript, Script};
+pub use self::way::{Fate, Request, Way};
 use super::{
     CollectRequest, Collected, Disposal, EngineId, EngineState, FileResult, Handle, JsonFile,
     KillAck, KillMode, LaunchError, LaunchRequest, Launched, LogFrame, Observation, OutputSink,
@@ -55,13 +59,88 @@ const HANDLE_VERSION: u32 = 1;
 /// One worker's way to a [`FakeEngine`].
 #[derive(Debug, Clone)]
 pub struct FakeRunner {
-    engine: FakeEngine,
+    way: Arc<dyn Way>,
     installation: InstallationId,
 }
 
+/// No answer came.
+enum Unheard {
+    /// The request never arrived.
+    Unsent,
+    /// Whether it was carried out is not known.
+    Unknown,
+}
+
+impl From<Unheard> for RunnerError {
+    fn from(it: Unheard) -> Self {
+        Self::Unavailable(it.why().to_owned())
+    }
+}
+
+impl Unheard {
+    const fn why(&self) -> &'static str {
+        match self {
+            Self::Unsent => "the engine could not be reached",
+            Self::Unknown => "the connection broke off",
+        }
+    }
+
+    fn in_launch(self) -> LaunchError {
+        match self {
+            Self::Unsent => LaunchError::Unavailable(self.why().to_owned()),
+            Self::Unknown => LaunchError::Indeterminate(self.why().to_owned()),
+        }
+    }
+}
+
 impl FakeRunner {
-    pub const fn new(engine: FakeEngine, installation: InstallationId) -> Self {
-        Self { engine, installation }
+    pub fn new(engine: FakeEngine, installation: InstallationId) -> Self {
+        Self::over(Arc::new(engine), installation)
+    }
+
+    pub fn over(way: Arc<dyn Way>, installation: InstallationId) -> Self {
+        Self { way, installation }
+    }
+
+    /// Has the engine do something.
+    async fn ask<T: Send + 'static>(
+        &self,
+        request: Request,
+        key: Option<SandboxKey>,
+        work: impl FnOnce(&FakeEngine) -> T + Send + 'static,
+    ) -> Result<T, Unheard> {
+        let fate = self.way.send(request, key).await;
+        let way = Arc::clone(&self.way);
+        let carry_out = move || {
+            let answer = work(&way.engine());
+            way.carried_out(request, key);
+            answer
+        };
+        match fate {
+            Fate::Answered => Ok(carry_out()),
+            Fate::Lost => Err(Unheard::Unsent),
+            Fate::AnswerLost => {
+                carry_out();
+                Err(Unheard::Unknown)
+            }
+            Fate::Astray(by) => {
+                TaskTracker::new().spawn(async move {
+                    sleep(by).await;
+                    carry_out();
+                });
+                Err(Unheard::Unknown)
+            }
+            Fate::Late(by) => {
+                let (answer, answered) = oneshot::channel();
+                // It is on its way, whoever waits for it.
+                TaskTracker::new().spawn(async move {
+                    sleep(by).await;
+                    // Who asked may be gone.
+                    answer.send(carry_out()).ok();
+                });
+                answered.await.map_err(|_| Unheard::Unknown)
+            }
+        }
     }
 }
 
@@ -94,7 +173,7 @@ impl Runner for FakeRunner {
     }
 
     fn engine(&self) -> watch::Receiver<EngineState> {
-        self.engine.state()
+        self.way.state()
     }
 
     async fn launch(
@@ -107,6 +186,7 @@ impl Runner for FakeRunner {
             .map_err(|why| refused(Reason::CreateConfigError, why))?;
         match &script.launch {
             LaunchScript::Slow => tokio::select! {
+                biased;
                 () = sleep(SLOW_LAUNCH) => {}
                 () = cancel.cancelled() => {}
             },
@@ -118,16 +198,27 @@ impl Runner for FakeRunner {
         if cancel.is_cancelled() {
             return Err(LaunchError::Cancelled);
         }
-        self.engine.create(request, script)?;
-        let found = self.engine.startable(request)?;
+        let key = Some(request.key);
+        let order = Order::of(request);
+        let ordered = order.clone();
+        self.ask(Request::Create, key, move |it| it.create(&ordered, script))
+            .await
+            .map_err(Unheard::in_launch)??;
+        let ordered = order.clone();
+        let found = self
+            .ask(Request::Inspect, key, move |it| it.startable(&ordered))
+            .await
+            .map_err(|it| LaunchError::Indeterminate(it.why().to_owned()))??;
         let Started { started_at, already } = if let Some(found) = found {
             found
         } else {
             if !progress.may_start() {
                 return Err(LaunchError::Cancelled);
             }
-            self.engine.let_start().await;
-            self.engine.start(request)?
+            self.way.engine().let_start().await;
+            self.ask(Request::Start, key, move |it| it.start(&order))
+                .await
+                .map_err(|it| LaunchError::Indeterminate(it.why().to_owned()))??
         };
         if !already {
             progress.step("started", "started".to_owned());
@@ -142,7 +233,8 @@ impl Runner for FakeRunner {
         engine: &EngineId,
     ) -> Result<Observation, RunnerError> {
         let place = Place { key: *key, engine: engine.clone() };
-        self.engine.inspect(&place, || handle(&place))
+        self.ask(Request::Inspect, Some(*key), move |it| it.inspect(&place, || handle(&place)))
+            .await?
     }
 
     async fn adopt(
@@ -152,12 +244,12 @@ impl Runner for FakeRunner {
         took_over: Fence,
     ) -> Result<Observation, RunnerError> {
         let place = Place { key: *key, engine: engine.clone() };
-        self.engine.adopt(&place, took_over)?;
+        self.ask(Request::Adopt, Some(*key), move |it| it.adopt(&place, took_over)).await??;
         self.inspect(key, engine).await
     }
 
     async fn wait(&self, _key: &SandboxKey, handle: &Handle) -> Result<ExitReport, WaitError> {
-        self.engine.wait(&place(handle)?).await
+        self.way.engine().wait(&place(handle)?).await
     }
 
     fn logs(
@@ -167,7 +259,7 @@ impl Runner for FakeRunner {
         follow: bool,
     ) -> BoxStream<'static, Result<LogFrame, RunnerError>> {
         match place(handle) {
-            Ok(place) => self.engine.logs(place, since.unwrap_or(i64::MIN), follow).boxed(),
+            Ok(place) => self.way.engine().logs(place, since.unwrap_or(i64::MIN), follow).boxed(),
             Err(error) => stream::once(async { Err(error) }).boxed(),
         }
     }
@@ -186,7 +278,8 @@ impl Runner for FakeRunner {
     }
 
     async fn kill(&self, key: &SandboxKey, mode: KillMode) -> Result<KillAck, RunnerError> {
-        self.engine.kill(key, mode)
+        let key = *key;
+        self.ask(Request::Kill, Some(key), move |it| it.kill(&key, mode)).await?
     }
 
     async fn collect(
@@ -195,7 +288,9 @@ impl Runner for FakeRunner {
         request: &CollectRequest,
         sink: &dyn OutputSink,
     ) -> Result<Collected, RunnerError> {
-        let script = self.engine.ended(&place(handle)?)?;
+        let place = place(handle)?;
+        let script =
+            self.ask(Request::Collect, Some(place.key), move |it| it.ended(&place)).await??;
         let json = match &script.output {
             None => JsonFile::Absent,
             Some(bytes) if bytes.len() as u64 > request.json_limit => {
@@ -223,10 +318,12 @@ impl Runner for FakeRunner {
     }
 
     async fn cleanup(&self, key: &SandboxKey, disposal: Disposal) -> Result<(), RunnerError> {
-        self.engine.cleanup(key, disposal)
+        let key = *key;
+        self.ask(Request::Cleanup, Some(key), move |it| it.cleanup(&key, disposal)).await?
     }
 
     async fn list_owned(&self) -> Result<Vec<OwnedSandbox>, RunnerError> {
-        self.engine.list(self.installation)
+        let installation = self.installation;
+        self.ask(Request::List, None, move |it| it.list(installation)).await?
     }
 }
