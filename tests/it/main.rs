@@ -15,6 +15,8 @@ mod crash;
 mod e2e;
 mod processes;
 mod runner_conformance;
+#[cfg(feature = "failpoints")]
+mod schedules;
 mod store;
 mod support;
 mod tidy;
