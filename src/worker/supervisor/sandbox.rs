@@ -108,7 +108,8 @@ impl Supervisor<'_> {
             Err(LaunchError::Indeterminate(why)) => {
                 self.attempt.launch_may_have_happened();
                 self.apply(Event::AnswerLost);
-                self.engine_is_silent(&why).await
+                self.engine_is_silent(&why).await?;
+                self.take_anew().await
             }
             // A request to stop, or a lease that lapsed: what was made until then has to be found.
             Err(LaunchError::Cancelled) if !self.shared.detach.is_cancelled() => {
@@ -124,6 +125,18 @@ impl Supervisor<'_> {
                 Err(Quit::Unclaimed)
             }
         }
+    }
+
+    /// A start whose answer was lost may still be on its way, and is treated as that of a holder before: it must
+    /// find nothing, whatever is done next.
+    async fn take_anew(&mut self) -> Result<(), Quit> {
+        let (shared, task) = (self.shared, self.claimed.task);
+        let worker = shared.parts.worker;
+        let again = insist(shared, || shared.parts.store.retake(worker, task)).await?;
+        self.claimed.fence = again.ok_or(Quit::Fenced)?.fence;
+        self.taken_over = true;
+        self.adopted = false;
+        Ok(())
     }
 
     /// Where nobody could say that an earlier attempt has ended, its sandbox is removed before another one is

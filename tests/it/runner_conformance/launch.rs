@@ -70,6 +70,26 @@ pub(super) async fn launch_after_the_exit_does_not_run_it_again(subject: Arc<Sub
     ran_once(&subject, &attempt).await;
 }
 
+/// The guard against it is out: the case above must be able to fail.
+#[cfg(feature = "failpoints")]
+pub(super) async fn without_a_look_before_the_start_it_runs_again(subject: Arc<Subject>) {
+    use supercargo::failpoints::{Guard, without};
+    let attempt = subject.attempt(once());
+    let launched = attempt.launch(&*subject.runner).await;
+    attempt.exit_code(&*subject.runner, &launched.handle).await;
+    let out = without(Guard::InspectBeforeStart);
+    let again = attempt.launch(&*subject.runner).await;
+    drop(out);
+    assert!(!again.already);
+    attempt.exit_code(&*subject.runner, &again.handle).await;
+    if let Some(starts) = subject.simulated_starts(&attempt) {
+        assert_eq!(starts, 2);
+    } else {
+        let log = text(&log(&*subject.runner, &again.handle, None, false).await);
+        assert_eq!(log, "line 1\nline 1\n");
+    }
+}
+
 pub(super) async fn another_spec_under_the_same_key_is_refused(subject: Arc<Subject>) {
     let attempt = subject.attempt(once());
     attempt.launch(&*subject.runner).await;

@@ -10,11 +10,12 @@ mod logs;
 mod outputs;
 
 macro_rules! suite {
-    ($($module:ident::$case:ident,)*) => {
+    ($($(#[$meta:meta])* $module:ident::$case:ident,)*) => {
         mod fake {
             use crate::support::subject::{Subject, run};
 
-            $(#[tokio::test]
+            $($(#[$meta])*
+            #[tokio::test]
             async fn $case() {
                 run(Subject::fake(), super::$module::$case).await;
             })*
@@ -23,7 +24,8 @@ macro_rules! suite {
         mod docker {
             use crate::support::subject::{Subject, run};
 
-            $(#[tokio::test]
+            $($(#[$meta])*
+            #[tokio::test]
             async fn $case() {
                 run(Subject::docker(), super::$module::$case).await;
             })*
@@ -36,6 +38,8 @@ suite! {
     launch::launch_twice_starts_once,
     launch::concurrent_launches_start_once,
     launch::launch_after_the_exit_does_not_run_it_again,
+    #[cfg(feature = "failpoints")]
+    launch::without_a_look_before_the_start_it_runs_again,
     launch::another_spec_under_the_same_key_is_refused,
     launch::a_created_one_is_started_by_the_next_launch,
     launch::a_start_whose_answer_is_lost_happens_once,

@@ -153,10 +153,6 @@ impl Plan {
                 }
                 // A start comes late: `SimWay::aimed`.
                 Guard::RenameAdopted => script("FAKE_RUN_FOR", "2s"),
-                Guard::InspectBeforeStart => {
-                    script("FAKE_RUN_FOR", "0s");
-                    self.fault_rate = 40;
-                }
                 _ => {}
             }
         }

@@ -68,6 +68,8 @@ impl Way for SimWay {
         match fault {
             Fault::Refused => Fate::Lost,
             Fault::AnswerLost => Fate::AnswerLost,
+            // Its sender hears that it broke off, and the engine has it all the same.
+            Fault::AnswerLate(by) if request == Request::Start => Fate::Astray(by),
             Fault::Late(by) | Fault::AnswerLate(by) => Fate::Late(by),
             Fault::Freeze { before: false, .. } | Fault::Kill { before: false, .. } => {
                 world.after_next(process, fault);
@@ -95,24 +97,15 @@ impl SimWay {
         if state.calm || request != Request::Start || state.aimed.len() > 2 {
             return None;
         }
-        match state.focus {
-            Some(Guard::RenameAdopted) => {
-                state.aimed.push(process);
-                drop(state);
-                world
-                    .say(|_| format!("w{process} engine.Start is on its way, and its sender dies"));
-                let dying = Arc::clone(world);
-                tokio::spawn(async move { dying.kill(process, Duration::from_millis(100)) });
-                Some(Fate::Late(Duration::from_secs(7)))
-            }
-            Some(Guard::InspectBeforeStart) => {
-                state.aimed.push(process);
-                drop(state);
-                world.say(|_| format!("w{process} engine.Start goes astray"));
-                Some(Fate::Astray(Duration::from_millis(300)))
-            }
-            _ => None,
+        if state.focus != Some(Guard::RenameAdopted) {
+            return None;
         }
+        state.aimed.push(process);
+        drop(state);
+        world.say(|_| format!("w{process} engine.Start is on its way, and its sender dies"));
+        let dying = Arc::clone(world);
+        tokio::spawn(async move { dying.kill(process, Duration::from_millis(100)) });
+        Some(Fate::Late(Duration::from_secs(7)))
     }
 }
 

@@ -131,6 +131,15 @@ impl Subject {
         }
     }
 
+    /// How often a simulated attempt was started.
+    #[cfg(feature = "failpoints")]
+    pub(crate) fn simulated_starts(&self, attempt: &Attempt) -> Option<u32> {
+        match &self.backend {
+            Backend::Fake(engine) => Some(engine.starts(attempt.key.attempt)),
+            Backend::Docker(_) => None,
+        }
+    }
+
     /// What the engine was asked, where that goes over a wire.
     pub(crate) fn requests(&self) -> Vec<String> {
         match &self.backend {
