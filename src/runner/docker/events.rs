@@ -325,17 +325,17 @@ impl Session {
             .await
             .ok()
             .and_then(|it| it.created);
-        if let Some(from) = memory.lost.take()
-            && (boot.is_none() || boot != memory.boot)
-        {
-            lock(&self.outages).add(from - SLACK, engine_now + SLACK);
+        if let Some(from) = memory.lost.take() {
+            // One that keeps its containers over its restart keeps its network, too.
+            let restarted = boot.is_none() || boot != memory.boot;
+            lock(&self.outages).add(from - SLACK, engine_now + SLACK, restarted);
         }
         if memory.epochs == 0
             && let Some(up) = boot.as_deref().and_then(|it| it.parse::<Timestamp>().ok())
         {
             // What ended by a signal before this engine came up, while nobody looked, went down with it: as
             // after a restart of the machine.
-            lock(&self.outages).add(Timestamp::UNIX_EPOCH, up + SLACK);
+            lock(&self.outages).add(Timestamp::UNIX_EPOCH, up + SLACK, true);
         }
         memory.boot = boot;
         memory.clock = engine_now.duration_since(now);

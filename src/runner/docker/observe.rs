@@ -75,7 +75,7 @@ fn phase(state: &ContainerState, context: Context<'_>) -> Option<Phase> {
     // The engine notes the start when it hears of it, which may be after the end.
     let started_at = time(state.started_at.as_deref())
         .map(|started| finished_at.map_or(started, |finished| started.min(finished)));
-    let unwatched = context.outages.were_seen_at(finished_at);
+    let unwatched = context.outages.unseen_in(finished_at);
     let ended = |status| Phase::Ended(ExitReport { status, started_at, finished_at, unwatched });
     let start_failed = || {
         let message = if error.is_empty() { "the engine could not start it" } else { error };
@@ -92,7 +92,9 @@ fn phase(state: &ContainerState, context: Context<'_>) -> Option<Phase> {
         Status::EXITED | Status::DEAD => {
             let oom_killed = state.oom_killed.unwrap_or_default();
             let unexplained = !oom_killed && !context.killed_by_us && is_stop(code, error);
-            if unexplained && context.outages.ended_in(started_at, finished_at) {
+            let went_down = context.outages.ended_in(started_at, finished_at)
+                || (code == UNKNOWN_CODE && unwatched);
+            if unexplained && went_down {
                 ended(ExitStatus::EngineStopped { code })
             } else {
                 ended(ExitStatus::Code { code, oom_killed })
@@ -182,7 +184,7 @@ mod tests {
     #[test]
     fn only_a_signal_death_in_an_outage_that_we_did_not_cause_is_the_engines() {
         let mut outages = Outages::default();
-        outages.add(at("2026-11-21T05:08:10Z"), at("2026-11-21T05:08:23Z"));
+        outages.add(at("2026-11-21T05:08:10Z"), at("2026-11-21T05:08:23Z"), true);
         for (code, expected) in [(137, true), (143, true), (255, true), (0, false), (3, false)] {
             let stopped = matches!(
                 status(read(&exited(code), &outages, false)),
