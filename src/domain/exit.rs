@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::failure::Reason;
+
 /// What a backend knows of the end of a sandbox. Stored with the attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitReport {
@@ -31,6 +33,14 @@ pub enum ExitStatus {
     StartFailed { code: i32, message: String },
     /// The engine went down under it, and took it with it.
     EngineStopped { code: i32 },
+    /// The backend ended it, or gave it up before the main container ran, and says why: evicted, preempted,
+    /// deleted by somebody else, an init container that failed. `code` where the main container had one.
+    Disrupted {
+        reason: Reason,
+        message: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<i32>,
+    },
 }
 
 impl ExitStatus {
@@ -40,6 +50,7 @@ impl ExitStatus {
             Self::Code { code, .. }
             | Self::StartFailed { code, .. }
             | Self::EngineStopped { code } => Some(*code),
+            Self::Disrupted { code, .. } => *code,
         }
     }
 }

@@ -15,5 +15,6 @@ pub mod quantity;
 pub mod retry;
 pub mod spec;
 pub mod state;
+pub mod target;
 pub mod trace;
 pub mod work;

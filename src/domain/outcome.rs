@@ -146,6 +146,7 @@ pub fn judge(
         ExitStatus::EngineStopped { .. } => {
             failed(Reason::NodeLost, "the engine stopped while the container ran".to_owned())
         }
+        ExitStatus::Disrupted { reason, message, .. } => failed(*reason, message.clone()),
     }
 }
 

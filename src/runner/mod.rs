@@ -87,6 +87,10 @@ pub trait Runner: fmt::Debug + Send + Sync + 'static {
     /// Waits for the exit.
     async fn wait(&self, key: &SandboxKey, handle: &Handle) -> Result<ExitReport, WaitError>;
 
+    /// The logs beside that of the main container: the name of each container, and the handle that
+    /// [`logs`](Self::logs) reads it by.
+    fn side_logs(&self, handle: &Handle) -> Vec<(String, Handle)>;
+
     /// The log from the frames of `since` (nanoseconds since the epoch, inclusive) on, in the engine's
     /// order, which is the same at each reading. Followed, it ends after the exit, and may lack its very
     /// end (Docker leaves out a last line without a line end): it is whole when read without `follow`.

@@ -17,6 +17,7 @@ use crate::ids::{AttemptId, AttemptNo, Fence, InstallationId, RunId, TaskId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RunnerKind {
     Docker,
+    Kubernetes,
     Simulated,
 }
 
@@ -24,6 +25,7 @@ impl RunnerKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Docker => "docker",
+            Self::Kubernetes => "kubernetes",
             Self::Simulated => "simulated",
         }
     }
@@ -100,6 +102,10 @@ pub struct Launched {
 pub trait Progress: Send + Sync {
     /// (reason, message), for the events of the task.
     fn step(&self, reason: &'static str, message: String);
+
+    /// From now on it waits for others, for long perhaps: for an image, for a place on a node. Another launch
+    /// may use the engine meanwhile.
+    fn waits(&self);
 
     /// Whether the attempt is certainly still the launching holder's. Asked right before the start is sent:
     /// making a sandbox may have taken longer than a lease, or the whole process may have stood still.

@@ -1,5 +1,6 @@
 //! What a supervisor has to tell about its attempt, until it is written.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::clock::Clock;
@@ -11,7 +12,8 @@ pub(super) struct Journal {
     clock: Arc<dyn Clock>,
     backend: &'static str,
     events: Arc<Mutex<Vec<NewEvent>>>,
-    pulling: tokio_util::sync::CancellationToken,
+    waiting: tokio_util::sync::CancellationToken,
+    pulled: Arc<AtomicBool>,
 }
 
 impl Journal {
@@ -20,7 +22,8 @@ impl Journal {
             clock,
             backend,
             events: Arc::default(),
-            pulling: tokio_util::sync::CancellationToken::new(),
+            waiting: tokio_util::sync::CancellationToken::new(),
+            pulled: Arc::default(),
         }
     }
 
@@ -44,9 +47,9 @@ impl Journal {
         *events = older;
     }
 
-    /// Resolves when the backend begins to pull an image.
-    pub(super) async fn until_pulling(&self) {
-        self.pulling.cancelled().await;
+    /// Resolves when the launch waits for others.
+    pub(super) async fn until_waiting(&self) {
+        self.waiting.cancelled().await;
     }
 
     fn events(&self) -> std::sync::MutexGuard<'_, Vec<NewEvent>> {
@@ -62,7 +65,16 @@ impl Journal {
             _ => self.push(self.backend, reason, message),
         }
         if reason == "pulling" {
-            self.pulling.cancel();
+            self.pulled.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Whether an image had to be pulled.
+    pub(super) fn pulled(&self) -> bool {
+        self.pulled.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn waits(&self) {
+        self.waiting.cancel();
     }
 }

@@ -453,7 +453,7 @@ impl Attempt {
         }
         let by_signal = match exit.status {
             ExitStatus::Code { code, .. } => code >= FIRST_SIGNAL_CODE,
-            ExitStatus::EngineStopped { .. } => true,
+            ExitStatus::EngineStopped { .. } | ExitStatus::Disrupted { .. } => true,
             ExitStatus::StartFailed { .. } => false,
         };
         let too_long = self

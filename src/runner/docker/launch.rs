@@ -166,6 +166,7 @@ impl<'a> Launch<'a> {
     async fn pull(&self) -> Result<(), LaunchError> {
         let image = &self.request.spec.image;
         self.progress.step("pulling", format!("pulling {image}"));
+        self.progress.waits();
         let begun = Instant::now();
         let limit = self.request.spec.timeouts.pull;
         let pull = timeout(positive(limit), self.runner.pulls.pull(&self.session().docker, image));
@@ -222,7 +223,9 @@ impl<'a> Launch<'a> {
                 ExitStatus::StartFailed { code, message } => {
                     return Err(start_failed(code, message));
                 }
-                ExitStatus::Code { .. } | ExitStatus::EngineStopped { .. } => {
+                ExitStatus::Code { .. }
+                | ExitStatus::EngineStopped { .. }
+                | ExitStatus::Disrupted { .. } => {
                     report.started_at.unwrap_or_else(|| SystemClock.now())
                 }
             },

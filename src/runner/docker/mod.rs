@@ -320,6 +320,10 @@ impl Runner for DockerRunner {
         }
     }
 
+    fn side_logs(&self, _handle: &Handle) -> Vec<(String, Handle)> {
+        Vec::new()
+    }
+
     fn logs(
         &self,
         handle: &Handle,

@@ -252,6 +252,10 @@ impl Runner for FakeRunner {
         self.way.engine().wait(&place(handle)?).await
     }
 
+    fn side_logs(&self, _handle: &Handle) -> Vec<(String, Handle)> {
+        Vec::new()
+    }
+
     fn logs(
         &self,
         handle: &Handle,

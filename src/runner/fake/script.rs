@@ -109,6 +109,9 @@ pub fn render(request: &LaunchRequest<'_>) -> serde_json::Value {
         }
         ExitStatus::StartFailed { message, .. } => json!({"start_fails": message}),
         ExitStatus::EngineStopped { code } => json!({"exit_code": code, "run_for": run_for}),
+        ExitStatus::Disrupted { reason, .. } => {
+            json!({"disrupted": reason.as_str(), "run_for": run_for})
+        }
     };
     match &script.launch {
         LaunchScript::Plain | LaunchScript::Slow => {}

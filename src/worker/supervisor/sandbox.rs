@@ -34,6 +34,10 @@ impl Progress for Launching<'_> {
         self.journal.step(reason, message);
     }
 
+    fn waits(&self) {
+        self.journal.waits();
+    }
+
     fn may_start(&self) -> bool {
         let is_ours = self.lease.is_valid() && self.lease.lapses() == self.lapses;
         is_ours || !failpoints::holds(Guard::LeaseBeforeStart)
@@ -60,7 +64,7 @@ impl Supervisor<'_> {
         let launching =
             Launching { journal: &self.journal, lease: &self.shared.lease, lapses: self.lapses };
         let given_up = CancellationToken::new();
-        let (begun, mut pulled) = (Instant::now(), false);
+        let (begun, mut waited) = (Instant::now(), false);
         let launched = {
             let launch = self.runner.launch(&request, &launching, &given_up);
             tokio::pin!(launch);
@@ -71,8 +75,8 @@ impl Supervisor<'_> {
                     Ok(()) = self.stop.changed() => given_up.cancel(),
                     // A create or start that is in flight is waited for, a pull is given up.
                     () = self.shared.detach.cancelled(), if !given_up.is_cancelled() => given_up.cancel(),
-                    () = self.journal.until_pulling(), if !pulled => {
-                        pulled = true;
+                    () = self.journal.until_waiting(), if !waited => {
+                        waited = true;
                         if let Some(slot) = &mut self.slot {
                             slot.started();
                         }
@@ -93,7 +97,7 @@ impl Supervisor<'_> {
         match launched {
             Ok(it) => {
                 let target = self.claimed.target.clone();
-                let pulled = if pulled { "true" } else { "false" };
+                let pulled = if self.journal.pulled() { "true" } else { "false" };
                 metrics::histogram!(measures::LAUNCH, "target" => target, "pulled" => pulled)
                     .record(begun.elapsed());
                 self.image_digest = it.image_digest;

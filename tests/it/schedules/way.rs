@@ -218,6 +218,10 @@ impl Runner for SimRunner {
         exit
     }
 
+    fn side_logs(&self, _handle: &Handle) -> Vec<(String, Handle)> {
+        Vec::new()
+    }
+
     fn logs(
         &self,
         handle: &Handle,

@@ -118,6 +118,8 @@ impl Progress for Steps {
         self.heard.lock().unwrap().push(reason);
     }
 
+    fn waits(&self) {}
+
     fn may_start(&self) -> bool {
         !self.may_not_start
     }
