@@ -59,10 +59,14 @@ pub(crate) async fn is_kept(task: &str) -> bool {
     names.any(|it| it.ends_with("-kept"))
 }
 
-/// Removes a container, by name or id.
+/// Removes a container, by name or id, unless somebody else is at it or was faster.
 pub(crate) async fn remove(container: &str) {
     let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
-    engine().remove_container(container, Some(options)).await.unwrap();
+    match engine().remove_container(container, Some(options)).await {
+        Ok(())
+        | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
 }
 
 /// Runs a command in the container of a task.
