@@ -26,6 +26,8 @@
 #[cfg(feature = "docker")]
 pub mod docker;
 pub mod fake;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod naming;
 mod types;
 

@@ -1,0 +1,9 @@
+//! Kubernetes.
+
+mod collector;
+mod convert;
+mod files;
+mod merge;
+mod render;
+
+pub use render::render;
