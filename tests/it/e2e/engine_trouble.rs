@@ -152,7 +152,7 @@ async fn until_condition(service: &Service, id: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_live_restore_containers_outlive_a_crash_of_their_engine() {
     let Some(mut own) = OwnEngine::start_with_live_restore().await else { return };
-    let Some(scene) = Scene::begin("kept", &own, 25).await else { return };
+    let Some(scene) = Scene::begin("kept", &own, 45).await else { return };
     for _ in 0..2 {
         let from = Timestamp::now();
         own.crash().await;
