@@ -127,7 +127,7 @@ impl Service {
         // There is none where none is asked for.
         let token = std::fs::read_to_string(folder.join("admin.token")).unwrap_or_default();
         token.trim().clone_into(&mut self.token);
-        until("it is ready", Duration::from_secs(20), async || {
+        until("it is ready", Duration::from_mins(1), async || {
             let answer = self.client.get(format!("{}/readyz", self.url)).send().await.ok()?;
             answer.status().is_success().then_some(())
         })
@@ -306,10 +306,7 @@ impl Service {
     pub(crate) fn log_of(&self, what: &str) -> String {
         let log = std::fs::read_to_string(self.data_dir.path().join("service.log"));
         let log = log.unwrap_or_default();
-        log.lines()
-            .filter(|it| it.contains(what) && !is_request(it))
-            .collect::<Vec<_>>()
-            .join("\n")
+        log.lines().filter(|it| it.contains(what) && !is_request(it)).collect::<Vec<_>>().join("\n")
     }
 }
 
