@@ -35,21 +35,32 @@ pub(super) fn more_secrets(request: &LaunchRequest<'_>, nonce: &str, pod_uid: &s
     (1..parts(&request.spec.files).len()).map(|at| secret(request, nonce, pod_uid, at)).collect()
 }
 
+/// The Secret in the gate's place that starts nothing: what every container waits for is not in it.
+pub(super) fn void_gate(pod_name: &str, nonce: &str, pod_uid: &str) -> Secret {
+    owned(gate_name(pod_name, nonce), pod_name, pod_uid)
+}
+
 fn secret(request: &LaunchRequest<'_>, nonce: &str, pod_uid: &str, part: usize) -> Secret {
     let files = &request.spec.files;
     let held = parts(files).into_iter().nth(part).unwrap_or_default();
     let contents =
         held.filter_map(|at| Some((file_key(at), ByteString(files.get(at)?.content.clone()))));
     let pod_name = naming::sandbox_name(&request.key);
+    let mut secret = owned(part_name(&pod_name, nonce, part), &pod_name, pod_uid);
+    secret.metadata.labels = Some(naming::labels(request));
+    secret.data = Some(contents.collect::<BTreeMap<_, _>>());
+    secret
+}
+
+/// The cluster removes it with its pod.
+fn owned(name: String, pod_name: &str, pod_uid: &str) -> Secret {
     Secret {
         metadata: ObjectMeta {
-            name: Some(part_name(&pod_name, nonce, part)),
-            namespace: request.spec.kubernetes.as_ref().and_then(|it| it.namespace.clone()),
-            labels: Some(naming::labels(request)),
+            name: Some(name),
             owner_references: Some(vec![OwnerReference {
                 api_version: "v1".to_owned(),
                 kind: "Pod".to_owned(),
-                name: pod_name,
+                name: pod_name.to_owned(),
                 uid: pod_uid.to_owned(),
                 ..OwnerReference::default()
             }]),
@@ -57,7 +68,6 @@ fn secret(request: &LaunchRequest<'_>, nonce: &str, pod_uid: &str, part: usize) 
         },
         // Nobody watches what does not change.
         immutable: Some(true),
-        data: Some(contents.collect::<BTreeMap<_, _>>()),
         type_: Some("Opaque".to_owned()),
         ..Secret::default()
     }
