@@ -72,6 +72,9 @@ const DEADLINE_SECONDS: i64 = 1;
 const NODE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the end of what is removed is waited for.
 const REMOVAL_PATIENCE: Duration = CALL_TIMEOUT;
+/// How long a container that its node was about to start may take to show up.
+const START_PATIENCE: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How to reach a cluster, and what to make of tasks there.
 #[derive(Debug, Clone)]
@@ -249,9 +252,23 @@ impl KubernetesRunner {
         let (deleted, ()) = tokio::join!(call, failpoints::in_flight(Point::RemoveInFlight));
         match deleted {
             Ok(answer) => Ok(answer.left().and_then(Seen::read)),
-            // Another one of this name is nobody's that was asked about.
-            Err(Fault::Status { code: 404 | 409, .. }) => Ok(None),
-            Err(fault) => Err(fault.into()),
+            Err(fault) => self.gone_or(seen, fault).await,
+        }
+    }
+
+    /// What it means that a change of a pod was refused. None: that pod is not there any more.
+    async fn gone_or(&self, seen: &Seen, fault: Fault) -> Result<Option<Seen>, RunnerError> {
+        match fault {
+            Fault::Status { code: 404, .. } => Ok(None),
+            Fault::Status { code: 409, .. } => {
+                let place = Place { namespace: seen.namespace.clone(), pod: seen.name.clone() };
+                match self.session.look(&place).await? {
+                    // Somebody else is at it.
+                    Some(it) if it.uid == seen.uid => Err(fault.into()),
+                    Some(_) | None => Ok(None),
+                }
+            }
+            fault => Err(fault.into()),
         }
     }
 
@@ -271,46 +288,70 @@ impl KubernetesRunner {
             .await;
         match patched {
             Ok(pod) => Ok(Seen::read(pod)),
-            // Another one of this name is nobody's that was asked about.
-            Err(Fault::Status { code: 404 | 409, .. }) => Ok(None),
-            Err(fault) => Err(fault.into()),
+            Err(fault) => self.gone_or(seen, fault).await,
         }
     }
 
     /// Lets go of a pod: nothing of it runs, and it is accounted for.
     async fn release(&self, seen: &Seen) -> Result<(), RunnerError> {
+        // Otherwise it would be there until its node confirms what is known.
+        if !seen.deletion.is_some_and(|it| it.is_confirmed) {
+            self.delete(seen, 0).await?;
+        }
         let patch = json!({"metadata": {"uid": seen.uid, "finalizers": others(seen)}});
         self.patch(seen, Patch::Merge(patch)).await.map(drop)
     }
 
     /// Removes a pod, whatever it does, and returns when it does nothing any more.
     async fn remove(&self, seen: &Seen) -> Result<(), RunnerError> {
-        if seen.is_over() && seen.node.is_some() {
-            self.delete(seen, 0).await?;
-            return self.release(seen).await;
-        }
         let place = Place { namespace: seen.namespace.clone(), pod: seen.name.clone() };
         let mut watched = self.session.watch(&place);
+        let never_ran = !seen.has_run() && self.make_void(seen).await?;
+        if never_ran || (seen.is_over() && seen.node.is_some()) {
+            return self.release(seen).await;
+        }
+        if !seen.has_run() {
+            // It was told to start, and may wait for its image: without its Secret it can't go on.
+            self.take_back_gate(seen).await?;
+        }
         let Some(asked) = self.delete(seen, 1).await? else { return Ok(()) };
-        let patience = Instant::now() + REMOVAL_PATIENCE;
+        let (begun, patience) = (Instant::now(), Instant::now() + REMOVAL_PATIENCE);
         let mut latest = Arc::new(asked);
-        while !latest.is_over() {
-            if self.lost_its_node(&latest).await {
-                break;
+        loop {
+            // Nodes take a minute to confirm the end of what they have not started.
+            let never_came = !latest.has_run() && begun.elapsed() > START_PATIENCE;
+            if latest.is_over() || never_came || self.lost_its_node(&latest).await {
+                return self.release(&latest).await;
             }
-            let ask_node = Instant::now() + NODE_PATIENCE;
-            // Of two deadlines the first one.
-            if timeout_at(patience.min(ask_node), watched.changed()).await.is_err()
-                && Instant::now() >= patience
-            {
+            if Instant::now() >= patience {
                 return Err(RunnerError::Unavailable("its node has not ended it yet".to_owned()));
             }
+            // What comes first: a change, or the next thing to look at.
+            timeout_at(Instant::now() + LOOK_AGAIN, watched.changed()).await.ok();
             match watched.current() {
                 Some(now) if now.uid == seen.uid => latest = now,
-                _ => return Ok(()),
+                Some(_) => return Ok(()),
+                None => match self.session.look(&place).await? {
+                    Some(now) if now.uid == seen.uid => latest = now,
+                    Some(_) | None => return Ok(()),
+                },
             }
         }
-        self.release(&latest).await
+    }
+
+    async fn take_back_gate(&self, seen: &Seen) -> Result<(), RunnerError> {
+        let name = convert::gate_name(&seen.name, &seen.gate);
+        let taken = self
+            .session
+            .call(async |client| {
+                let params = DeleteParams::default();
+                Api::<Secret>::namespaced(client, &seen.namespace).delete(&name, &params).await
+            })
+            .await;
+        match taken {
+            Ok(_) | Err(Fault::Status { code: 404, .. }) => Ok(()),
+            Err(fault) => Err(fault.into()),
+        }
     }
 
     /// Whether a pod that should have ended can't say so any more, as its node is gone.
