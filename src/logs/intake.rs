@@ -1,6 +1,7 @@
 //! What a pump has taken in and not handed on yet, and where the stored log ends.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -22,6 +23,7 @@ const BACKLOG_CHUNKS: usize = 4;
 /// Frames for a chunk, and its place.
 #[derive(Debug)]
 pub(super) struct Packed {
+    container: Arc<str>,
     builder: Builder,
     seq: i32,
     offset: i64,
@@ -34,17 +36,19 @@ impl Packed {
 
     /// Compresses it: not for a thread that others wait for, if it is large.
     pub(super) fn into_chunk(mut self) -> NewChunk {
-        self.builder.take(MAIN_CONTAINER, self.seq, self.offset)
+        self.builder.take(&self.container, self.seq, self.offset)
     }
 }
 
 pub(super) struct Intake {
+    container: Arc<str>,
     position: LogPosition,
     /// Of the first chunk that is not stored yet.
     first_seq: i32,
     builder: Builder,
     pub(super) recent: Recent,
-    tail: Tail,
+    /// Of the main container alone: nobody asks for the last lines of another one.
+    tail: Option<Tail>,
     pub(super) seal: LogSeal,
     limits: Limits,
     /// When what is there is to be stored at the latest.
@@ -60,13 +64,14 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    pub(super) fn new(position: LogPosition, limits: Limits) -> Self {
+    pub(super) fn new(container: Arc<str>, position: LogPosition, limits: Limits) -> Self {
         Self {
+            tail: (*container == *MAIN_CONTAINER).then(Tail::default),
+            container,
             first_seq: position.next_seq,
             position,
             builder: Builder::default(),
             recent: Recent::default(),
-            tail: Tail::default(),
             seal: LogSeal::default(),
             limits,
             flush_at: None,
@@ -81,7 +86,9 @@ impl Intake {
     /// A frame that is stored already.
     pub(super) fn remember(&mut self, frame: &LogFrame) {
         self.recent.add(frame);
-        self.tail.add(frame);
+        if let Some(tail) = &mut self.tail {
+            tail.add(frame);
+        }
     }
 
     pub(super) fn take(&mut self, frame: LogFrame, skip: &mut Skip, linger: Duration) {
@@ -142,6 +149,7 @@ impl Intake {
             return None;
         }
         let packed = Packed {
+            container: Arc::clone(&self.container),
             builder: std::mem::take(&mut self.builder),
             seq: self.position.next_seq,
             offset: self.position.bytes,
@@ -153,7 +161,8 @@ impl Intake {
     }
 
     pub(super) fn end(mut self) -> LogEnd {
-        self.tail.close();
+        let mut tail = self.tail.take().unwrap_or_default();
+        tail.close();
         if self.dropped > 0 {
             self.seal.truncated = true;
             let at = self.overflow.front().map_or(0, |it| it.at);
@@ -171,8 +180,8 @@ impl Intake {
         LogEnd {
             seal: self.seal,
             chunk,
-            lines: self.tail.lines(),
-            last_stdout_line: self.tail.last_stdout_line(),
+            lines: tail.lines(),
+            last_stdout_line: tail.last_stdout_line(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Brings the log of one attempt from the engine's store into ours.
+//! Brings the log of one container of an attempt from the engine's store into ours.
 //!
 //! There is one way to begin, to go on after a break and to go on after a crash: see what is stored, read
 //! the engine's log from a little before that, drop what is known. The engine's own file is the buffer:
@@ -39,6 +39,9 @@ pub struct Pump {
     pub wake: Wake,
     pub runner: Arc<dyn Runner>,
     pub handle: Handle,
+    /// Whose log it is. The main container decides how long there is something to read; any other one may
+    /// have ended long before, run on for ever, or never start.
+    pub container: Arc<str>,
     pub task: TaskId,
     pub attempt_no: AttemptNo,
     pub fence: Fence,
@@ -72,6 +75,10 @@ const END_FRAMES: usize = 256;
 const QUIET_AFTER_EXIT: Duration = Duration::from_millis(500);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+/// Of a container beside the main one: that its log has ended, or not begun, is no reason to ask all the time.
+const LONGEST_SIDE_BACKOFF: Duration = Duration::from_secs(15);
+/// Of the last reading of such a log. It must not hold up the end of the attempt.
+const LAST_SIDE_TRIES: u32 = 4;
 
 enum Stop {
     /// Somebody else has the attempt.
@@ -98,7 +105,7 @@ impl Pump {
             match self.pump(&mut intake, &exited, &give_up).await {
                 Ok(()) => {
                     let end = intake.end();
-                    tracing::debug!(task.id = %self.task, bytes = end.seal.bytes, "the log is complete");
+                    tracing::debug!(task.id = %self.task, container = %self.container, bytes = end.seal.bytes, "the log is complete");
                     return Some(end);
                 }
                 Err(Stop::Fenced) => return None,
@@ -110,12 +117,16 @@ impl Pump {
     /// `fresh`: nobody can have stored anything yet.
     async fn begin(&self, fresh: bool) -> Result<Intake, Stop> {
         if fresh {
-            return Ok(Intake::new(LogPosition::default(), self.limits));
+            return Ok(Intake::new(
+                Arc::clone(&self.container),
+                LogPosition::default(),
+                self.limits,
+            ));
         }
         let position = self
-            .insist(|| self.store.log_position(self.task, self.attempt_no, MAIN_CONTAINER))
+            .insist(|| self.store.log_position(self.task, self.attempt_no, &self.container))
             .await?;
-        let mut intake = Intake::new(position, self.limits);
+        let mut intake = Intake::new(Arc::clone(&self.container), position, self.limits);
         let mut frames: Vec<LogFrame> = Vec::new();
         let mut before = position.next_seq;
         // Two steps back are enough for any log that is not written in very small pieces.
@@ -125,7 +136,7 @@ impl Pump {
                     self.store.chunks_backwards(
                         self.task,
                         self.attempt_no,
-                        MAIN_CONTAINER,
+                        &self.container,
                         before,
                         16,
                     )
@@ -158,7 +169,7 @@ impl Pump {
                     self.store.chunks_backwards(
                         self.task,
                         self.attempt_no,
-                        MAIN_CONTAINER,
+                        &self.container,
                         before,
                         1,
                     )
@@ -182,6 +193,8 @@ impl Pump {
     ) -> Result<(), Stop> {
         let mut writer = Writer { pump: self, storing: None };
         let mut backoff = FIRST_BACKOFF;
+        let longest = if self.is_side() { LONGEST_SIDE_BACKOFF } else { LONGEST_BACKOFF };
+        let mut last_tries = 0;
         loop {
             let last = exited.is_cancelled();
             let before = intake.taken();
@@ -199,7 +212,12 @@ impl Pump {
                 // The engine ends a followed log at the exit, or when it goes down itself.
                 Reading::Ended => {}
                 Reading::Broken(error) => {
-                    tracing::debug!(task.id = %self.task, %error, "the log broke off, reading on");
+                    tracing::debug!(task.id = %self.task, container = %self.container, %error, "the log broke off, reading on");
+                    last_tries += u32::from(last);
+                    if self.is_side() && last_tries == LAST_SIDE_TRIES {
+                        intake.seal.incomplete = true;
+                        return writer.stored().await;
+                    }
                 }
             }
             if intake.taken() > before {
@@ -208,14 +226,16 @@ impl Pump {
             tokio::select! {
                 biased;
                 () = exited.cancelled() => {
-                    if last {
-                        sleep(backoff).await;
+                    if !last {
+                        backoff = FIRST_BACKOFF;
+                        continue;
                     }
+                    sleep(backoff).await;
                 }
                 () = sleep(backoff) => {}
                 () = give_up.cancelled() => {}
             }
-            backoff = (backoff * 2).min(LONGEST_BACKOFF);
+            backoff = (backoff * 2).min(longest);
         }
     }
 
@@ -238,6 +258,8 @@ impl Pump {
             tokio::select! {
                 biased;
                 () = give_up.cancelled() => return Ok(Reading::GivenUp),
+                // What runs on may write on: what there is now is read without following.
+                () = exited.cancelled(), if follow && self.is_side() => return Ok(Reading::Ended),
                 stored = writer.stored(), if storing => stored?,
                 frame = frames.next(), if reads => {
                     match self.take(intake, &mut skip, frame, &mut frames, storing) {
@@ -332,6 +354,10 @@ impl Pump {
             intake.take(frame, &mut Skip::default(), self.limits.linger);
         }
         true
+    }
+
+    fn is_side(&self) -> bool {
+        *self.container != *MAIN_CONTAINER
     }
 
     fn linger(&self, intake: &Intake) -> Duration {

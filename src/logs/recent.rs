@@ -98,14 +98,20 @@ impl Recent {
     /// How many frames of the end of the log are known: those before them are, too, since a log only grows
     /// at its end. `whole`: there is nothing before. None: it can't be told.
     pub(super) fn known_at_end(&self, end: &[LogFrame], whole: bool) -> Option<usize> {
-        let begin = if whole && self.forgotten.is_none() {
-            0
-        } else {
-            let mut candidates = end.iter().take(ANCHORS).enumerate();
-            let (index, place) =
-                candidates.find_map(|(index, it)| Some((index, self.anchor(&key(it))?)))?;
-            place.checked_sub(index)?
-        };
+        if whole && self.forgotten.is_none() {
+            // An engine that has put the beginning away gives less than was taken in.
+            if let Some(count) = self.agree(0, end) {
+                return Some(count);
+            }
+        }
+        let mut candidates = end.iter().take(ANCHORS).enumerate();
+        let (index, place) =
+            candidates.find_map(|(index, it)| Some((index, self.anchor(&key(it))?)))?;
+        self.agree(place.checked_sub(index)?, end)
+    }
+
+    /// How many frames were taken in from there on, if the first ones of `end` are the same.
+    fn agree(&self, begin: usize, end: &[LogFrame]) -> Option<usize> {
         let count = self.frames.len() - begin;
         let known = self.frames.iter().skip(begin);
         let agree = count <= end.len() && known.zip(end).all(|(known, it)| *known == key(it));
@@ -250,6 +256,9 @@ mod tests {
         }
         assert_eq!(recent.known_at_end(&log[6..8], false), None);
         assert_eq!(recent.known_at_end(&[], true), None);
+        // The engine put the beginning away, and the end is what was taken in.
+        assert_eq!(recent.known_at_end(&log[6..], true), Some(4));
+        assert_eq!(recent.known_at_end(&log[9..], true), None, "nothing that came later is known");
     }
 
     proptest! {

@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 
 use super::refused;
 use super::sandbox::{Name, Progress, Run, Sandbox, Standing};
-use super::script::{LaunchScript, Script};
+use super::script::{LaunchScript, Script, SideLog};
 use crate::clock::{Clock, SystemClock};
 use crate::domain::exit::{ExitReport, ExitStatus};
 use crate::domain::failure::Reason;
@@ -30,6 +30,13 @@ const VERSION: &str = "simulated";
 pub(super) struct Place {
     pub(super) key: SandboxKey,
     pub(super) engine: EngineId,
+}
+
+/// Which log of a sandbox: none names the main container.
+#[derive(Debug, Clone)]
+pub(super) struct LogOf {
+    pub(super) place: Place,
+    pub(super) container: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -411,16 +418,18 @@ impl FakeEngine {
     pub(super) fn inspect(
         &self,
         place: &Place,
-        handle: impl FnOnce() -> Handle,
+        handle: impl FnOnce(&Script) -> Handle,
     ) -> Result<Observation, RunnerError> {
         let mut inner = self.open(&place.engine)?;
         let Some(sandbox) = inner.current(&place.key) else { return Ok(Observation::Absent) };
         Ok(match sandbox.standing() {
             Standing::Created => Observation::Created,
             Standing::Running { started_at, .. } => {
-                Observation::Running { handle: handle(), started_at }
+                Observation::Running { handle: handle(&sandbox.script), started_at }
             }
-            Standing::Ended(report) => Observation::Exited { handle: handle(), report },
+            Standing::Ended(report) => {
+                Observation::Exited { handle: handle(&sandbox.script), report }
+            }
             Standing::Vanished => {
                 inner.sandboxes.remove(&place.key);
                 Observation::Absent
@@ -469,23 +478,27 @@ impl FakeEngine {
 
     pub(super) fn logs(
         &self,
-        place: Place,
+        log: LogOf,
         since: i64,
         follow: bool,
     ) -> impl Stream<Item = Result<LogFrame, RunnerError>> + Send + use<> {
         let engine = self.clone();
         stream::unfold(Some(0), move |next| {
-            let (engine, place) = (engine.clone(), place.clone());
+            let (engine, log) = (engine.clone(), log.clone());
             async move {
                 let mut index = next?;
                 let mut state = engine.watch();
                 loop {
                     state.borrow_and_update();
-                    match engine.line(&place, index, since) {
+                    match engine.line(&log, index, since) {
                         Ok(Line::Is(frame)) => return Some((Ok(frame), Some(index + 1))),
                         Ok(Line::TooOld) => index += 1,
                         Ok(Line::End) => return None,
-                        Ok(Line::NotYet { .. }) if !follow => return None,
+                        Ok(Line::NotYet { .. } | Line::Unstarted) if !follow => return None,
+                        Ok(Line::Unstarted) => {
+                            let why = "the container has not been started".to_owned();
+                            return Some((Err(RunnerError::Unavailable(why)), None));
+                        }
                         Ok(Line::NotYet { until, changed }) => {
                             tokio::select! {
                                 biased;
@@ -501,15 +514,25 @@ impl FakeEngine {
         })
     }
 
-    fn line(&self, place: &Place, index: u64, since: i64) -> Result<Line, RunnerError> {
-        let mut inner = self.open(&place.engine)?;
-        let Some(sandbox) = inner.any(&place.key) else {
+    fn line(&self, log: &LogOf, index: u64, since: i64) -> Result<Line, RunnerError> {
+        let mut inner = self.open(&log.place.engine)?;
+        let Some(sandbox) = inner.any(&log.place.key) else {
             return Err(RunnerError::Unavailable(
                 "the sandbox is gone, and its log with it".to_owned(),
             ));
         };
         let Progress::Started(run) = &sandbox.progress else { return Ok(Line::End) };
-        let (log, run_for) = (sandbox.script.log, sandbox.script.run_for);
+        let run_for = sandbox.script.run_for;
+        let side = log.container.as_ref().and_then(|it| sandbox.script.side_logs.get(it));
+        let (log, goes_on) = match side {
+            None => (sandbox.script.log, false),
+            Some(SideLog::Ends(log)) => (*log, false),
+            Some(SideLog::GoesOn(log)) => (*log, true),
+            Some(SideLog::Unstarted) => return Ok(Line::Unstarted),
+            Some(SideLog::Unreadable) => {
+                return Err(RunnerError::Unavailable("this log can't be read".to_owned()));
+            }
+        };
         let running = sandbox.is_running();
         if index < log.lines() {
             let offset = log.offset(index, run_for);
@@ -526,6 +549,9 @@ impl FakeEngine {
         } else if running {
             let until = run.started.checked_add(run_for);
             return Ok(Line::NotYet { until, changed: sandbox.subscribe() });
+        }
+        if goes_on {
+            return Ok(Line::NotYet { until: None, changed: sandbox.subscribe() });
         }
         Ok(Line::End)
     }
@@ -617,6 +643,7 @@ enum Line {
     Is(LogFrame),
     TooOld,
     NotYet { until: Option<Instant>, changed: OwnedNotified },
+    Unstarted,
     End,
 }
 

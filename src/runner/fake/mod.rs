@@ -8,6 +8,7 @@
 //! | `FAKE_LOG_LINES=100` | So many lines `line <n>`, spread evenly over the run. |
 //! | `FAKE_LOG_BYTES=1000000` | So many bytes, in lines of 128, in place of `FAKE_LOG_LINES`. |
 //! | `FAKE_STDERR_EVERY=3` | Each third line goes to stderr. |
+//! | `FAKE_SIDE_LOGS=init:3,proxy:5+` | Containers beside the main one, and how many lines each writes over the run. `+`: it runs on when the task has ended; `-` in place of a number: it is never started; `!`: its log can't be read. |
 //! | `FAKE_OUTPUT={"words":7}` | What it writes to `$SUPERCARGO_OUTPUT`. |
 //! | `FAKE_FILES={"/out/a.csv":"1,2"}` | Files that it leaves, as text. |
 //! | `FAKE_LAUNCH=slow` | Its launch takes a second. |
@@ -40,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::engine::{FakeEngine, Held, Seen, SeenState};
-use self::engine::{Order, Place, Started};
+use self::engine::{LogOf, Order, Place, Started};
 pub use self::script::render;
 use self::script::{LaunchScript, Script};
 pub use self::way::{Fate, Request, Way};
@@ -148,10 +149,13 @@ fn refused(reason: Reason, message: impl Into<String>) -> LaunchError {
     LaunchError::Refused(Failure::new(reason, message))
 }
 
-fn handle(place: &Place) -> Handle {
-    let state = serde_json::json!({
+fn handle(place: &Place, script: &Script) -> Handle {
+    let mut state = serde_json::json!({
         "installation": place.key.installation, "attempt": place.key.attempt, "engine": place.engine,
     });
+    if !script.side_logs.is_empty() {
+        state["side_logs"] = script.side_logs.keys().cloned().collect();
+    }
     Handle { version: HANDLE_VERSION, state }
 }
 
@@ -201,6 +205,8 @@ impl Runner for FakeRunner {
         let key = Some(request.key);
         let order = Order::of(request);
         let ordered = order.clone();
+        let place = Place { key: request.key, engine: request.engine.clone() };
+        let handle = handle(&place, &script);
         self.ask(Request::Create, key, move |it| it.create(&ordered, script))
             .await
             .map_err(Unheard::in_launch)??;
@@ -223,8 +229,7 @@ impl Runner for FakeRunner {
         if !already {
             progress.step("started", "started".to_owned());
         }
-        let place = Place { key: request.key, engine: request.engine.clone() };
-        Ok(Launched { handle: handle(&place), started_at, image_digest: None, already })
+        Ok(Launched { handle, started_at, image_digest: None, already })
     }
 
     async fn inspect(
@@ -233,8 +238,10 @@ impl Runner for FakeRunner {
         engine: &EngineId,
     ) -> Result<Observation, RunnerError> {
         let place = Place { key: *key, engine: engine.clone() };
-        self.ask(Request::Inspect, Some(*key), move |it| it.inspect(&place, || handle(&place)))
-            .await?
+        self.ask(Request::Inspect, Some(*key), move |it| {
+            it.inspect(&place, |script| handle(&place, script))
+        })
+        .await?
     }
 
     async fn adopt(
@@ -252,8 +259,15 @@ impl Runner for FakeRunner {
         self.way.engine().wait(&place(handle)?).await
     }
 
-    fn side_logs(&self, _handle: &Handle) -> Vec<(String, Handle)> {
-        Vec::new()
+    fn side_logs(&self, handle: &Handle) -> Vec<(String, Handle)> {
+        let names = handle.state.get("side_logs").and_then(|it| it.as_array());
+        let names = names.into_iter().flatten().filter_map(|it| it.as_str());
+        let of = |name: &str| {
+            let mut handle = handle.clone();
+            handle.state["container"] = name.into();
+            (name.to_owned(), handle)
+        };
+        names.map(of).collect()
     }
 
     fn logs(
@@ -263,7 +277,11 @@ impl Runner for FakeRunner {
         follow: bool,
     ) -> BoxStream<'static, Result<LogFrame, RunnerError>> {
         match place(handle) {
-            Ok(place) => self.way.engine().logs(place, since.unwrap_or(i64::MIN), follow).boxed(),
+            Ok(place) => {
+                let container = handle.state.get("container").and_then(|it| it.as_str());
+                let log = LogOf { place, container: container.map(str::to_owned) };
+                self.way.engine().logs(log, since.unwrap_or(i64::MIN), follow).boxed()
+            }
             Err(error) => stream::once(async { Err(error) }).boxed(),
         }
     }

@@ -41,6 +41,8 @@ pub(super) struct Script {
     /// None: the graceful signal does nothing.
     pub(super) on_term: Option<i32>,
     pub(super) log: Log,
+    /// Of the containers beside the main one.
+    pub(super) side_logs: BTreeMap<String, SideLog>,
     pub(super) output: Option<Vec<u8>>,
     pub(super) files: BTreeMap<String, String>,
 }
@@ -51,6 +53,34 @@ pub(super) struct Log {
     /// In all, if the lines are padded.
     bytes: Option<u64>,
     stderr_every: u64,
+}
+
+/// What a container beside the main one leaves to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SideLog {
+    /// It has ended when the main one has.
+    Ends(Log),
+    /// It runs on.
+    GoesOn(Log),
+    /// It has not been started, and never is.
+    Unstarted,
+    /// Nobody can read it.
+    Unreadable,
+}
+
+impl SideLog {
+    fn parse(text: &str) -> Result<Self, String> {
+        let lines = |text: &str| {
+            let lines = text.parse().map_err(|_| format!("{text:?} is no number of lines"))?;
+            Ok::<Log, String>(Log { lines, bytes: None, stderr_every: 0 })
+        };
+        Ok(match (text, text.strip_suffix('+')) {
+            ("-", _) => Self::Unstarted,
+            ("!", _) => Self::Unreadable,
+            (_, Some(text)) => Self::GoesOn(lines(text)?),
+            (text, None) => Self::Ends(lines(text)?),
+        })
+    }
 }
 
 impl Script {
@@ -85,6 +115,7 @@ impl Script {
                 bytes,
                 stderr_every: env.parse("FAKE_STDERR_EVERY")?.unwrap_or_default(),
             },
+            side_logs: env.side_logs()?,
             output: env.get("FAKE_OUTPUT").map(|it| it.as_bytes().to_vec()),
             files: env.files()?,
         })
@@ -121,6 +152,9 @@ pub fn render(request: &LaunchRequest<'_>) -> serde_json::Value {
     }
     said["log_lines"] = json!(script.log.lines);
     said["on_stop_signal"] = script.on_term.map_or(json!("nothing"), |it| json!({"exit_code": it}));
+    if !script.side_logs.is_empty() {
+        said["side_logs"] = json!(script.side_logs.keys().collect::<Vec<_>>());
+    }
     if let Some(output) = &script.output {
         said["output"] = json!(String::from_utf8_lossy(output));
     }
@@ -173,6 +207,16 @@ impl Env<'_> {
                 ));
             }
         })
+    }
+
+    fn side_logs(&self) -> Result<BTreeMap<String, SideLog>, String> {
+        let Some(text) = self.get("FAKE_SIDE_LOGS") else { return Ok(BTreeMap::new()) };
+        let each = text.split(',').map(|it| {
+            let (name, log) = it.trim().split_once(':').ok_or("a name and no \":\"".to_owned())?;
+            Ok((name.to_owned(), SideLog::parse(log)?))
+        });
+        let all: Result<_, String> = each.collect();
+        all.map_err(|why| format!("FAKE_SIDE_LOGS={text:?}: {why}"))
     }
 
     fn files(&self) -> Result<BTreeMap<String, String>, String> {
@@ -245,10 +289,25 @@ mod tests {
             ("FAKE_LAUNCH", "never"),
             ("FAKE_LAUNCH", "refused:boredom"),
             ("FAKE_FILES", "[]"),
+            ("FAKE_SIDE_LOGS", "proxy"),
+            ("FAKE_SIDE_LOGS", "proxy:many"),
         ] {
             let why = read(&[(name, value)], 1).unwrap_err();
             assert!(why.contains(name), "{why}");
         }
+    }
+
+    #[test]
+    fn containers_beside_the_main_one_have_logs_of_their_own() {
+        let read = read(&[("FAKE_SIDE_LOGS", "init:3, proxy:5+,next:-,broken:!")], 1).unwrap();
+        let log = |lines| Log { lines, bytes: None, stderr_every: 0 };
+        let expected = [
+            ("broken", SideLog::Unreadable),
+            ("init", SideLog::Ends(log(3))),
+            ("next", SideLog::Unstarted),
+            ("proxy", SideLog::GoesOn(log(5))),
+        ];
+        assert_eq!(read.side_logs, expected.map(|(name, it)| (name.to_owned(), it)).into());
     }
 
     #[test]

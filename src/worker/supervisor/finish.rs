@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::{Shared, collect};
-use super::{PumpTask, Quit, SLOW_FINISH, Supervisor, insist};
+use super::pumps::{LogEnds, Pumps};
+use super::{Quit, SLOW_FINISH, Supervisor, insist};
 use crate::domain::attempt::{Ending, Event, Sandbox};
 use crate::domain::exit::ExitReport;
 use crate::domain::failure::{Failure, Reason};
@@ -17,25 +18,21 @@ use crate::domain::spec::{Cleanup, TaskSpec};
 use crate::domain::state::TaskState;
 use crate::failpoints::{self, Guard, Point};
 use crate::ids::{AttemptId, AttemptNo, TaskId};
-use crate::logs::MAIN_CONTAINER;
-use crate::logs::pump::LogEnd;
 use crate::measures;
 use crate::runner::{Collected, Disposal, Handle, JsonFile, Runner, naming};
 use crate::store::{AttemptEnd, AttemptFate, ClaimedTask, LogSeals, Recorded, Requeue};
 
-/// How long a log may take to its end once the database answers again.
-const FINISH_AFTER_OUTAGE: Duration = Duration::from_mins(1);
 /// After a longer wait nobody misses the second that those who claim may take.
 const LONGEST_TIMER: Duration = Duration::from_mins(1);
 
 impl Supervisor<'_> {
     pub(super) async fn collect(&mut self, exit: &ExitReport) -> Result<(), Quit> {
-        let (Some(handle), Some(pump)) = (self.handle.clone(), self.pump.take()) else {
+        let (Some(handle), Some(pumps)) = (self.handle.clone(), self.pumps.take()) else {
             // It never ran: there is nothing to read.
             self.apply(Event::Collected(None));
             return Ok(());
         };
-        pump.exited.cancel();
+        pumps.exited();
         let finish = Duration::try_from(self.spec.timeouts.finish).unwrap_or_default();
         let deadline = Instant::now() + finish;
         let stored = {
@@ -46,7 +43,7 @@ impl Supervisor<'_> {
                 &self.claimed,
                 &self.spec,
                 &handle,
-                pump,
+                pumps,
                 deadline,
             );
             tokio::pin!(stored);
@@ -66,8 +63,8 @@ impl Supervisor<'_> {
                 }
             }
         };
-        let (mut log, remains) = stored?;
-        log.seal.incomplete |= exit.unwatched;
+        let (mut logs, remains) = stored?;
+        logs.main.seal.incomplete |= exit.unwatched;
         tracing::debug!(task.id = %self.claimed.task, code = ?exit.status.code(), "the attempt has ended");
         failpoints::at(Point::Collected);
         if !failpoints::holds(Guard::AccountBeforeRemove) {
@@ -75,29 +72,29 @@ impl Supervisor<'_> {
             failpoints::at(Point::CleanupDone);
         }
         let fault = remains.fault.clone();
-        self.remains = Some((log, remains));
+        self.remains = Some((logs, remains));
         self.apply(Event::Collected(fault));
         Ok(())
     }
 
     pub(super) async fn record(&mut self, ending: Ending) -> Result<(), Quit> {
         if self.remains.is_none()
-            && let Some(mut pump) = self.pump.take()
+            && let Some(pumps) = self.pumps.take()
         {
-            // It is gone, or can't be asked: what was read of its log is what there is.
-            pump.give_up.cancel();
-            let log = log_end((&mut pump.task).await)?;
-            self.remains = Some((log, collect::Remains::default()));
+            // It is gone, or can't be asked: what was read of its logs is what there is.
+            let logs = pumps.give_up().await?;
+            self.remains = Some((logs, collect::Remains::default()));
         }
         let finished_at = match &ending {
             Ending::Exited { exit, .. } => exit.finished_at,
             Ending::Known(_) => None,
         };
         let outcome = self.judge(ending);
-        let (log, remains) = match self.remains.take() {
-            Some((log, remains)) => (Some(log), remains),
+        let (logs, remains) = match self.remains.take() {
+            Some((logs, remains)) => (Some(logs), remains),
             None => (None, collect::Remains::default()),
         };
+        let (seals, chunks) = logs.map(LogEnds::into_stored).unwrap_or_default();
         let requeue = self.next_attempt(&outcome);
         self.disposal = self.disposal_after(&outcome);
         let mut end = AttemptEnd {
@@ -109,12 +106,8 @@ impl Supervisor<'_> {
             node: self.node.clone(),
             sandbox: self.handle.as_ref().map(|_| self.sandbox_name()),
             outputs: remains.outputs,
-            seals: log
-                .as_ref()
-                .map(|it: &LogEnd| (MAIN_CONTAINER.to_owned(), it.seal.clone()))
-                .into_iter()
-                .collect::<LogSeals>(),
-            chunks: log.into_iter().filter_map(|it| it.chunk).collect(),
+            seals,
+            chunks,
             events: self.journal.take(),
             requeue,
             outcome,
@@ -229,8 +222,8 @@ impl Supervisor<'_> {
                 outcome::judge(&exit, stopped, &self.spec.skip_on_exit_codes, output_fault)
             }
         };
-        if let (Some(failure), Some((log, _))) = (&mut outcome.failure, &self.remains) {
-            failure.log_tail.clone_from(&log.lines);
+        if let (Some(failure), Some((logs, _))) = (&mut outcome.failure, &self.remains) {
+            failure.log_tail.clone_from(&logs.main.lines);
         }
         outcome
     }
@@ -304,56 +297,31 @@ fn spread(task: TaskId, attempt: AttemptNo) -> u64 {
     random ^ u64::from(attempt.0.unsigned_abs()).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// A pump that ended without a log was fenced off. One that panicked takes its supervisor along, which
-/// then begins anew.
-fn log_end(ended: Result<Option<LogEnd>, tokio::task::JoinError>) -> Result<LogEnd, Quit> {
-    match ended {
-        Ok(log) => log.ok_or(Quit::Fenced),
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(Quit::Anew),
-        },
-    }
-}
-
-/// Reads the log to its end and stores the files, both at once.
+/// Reads the logs to their end and stores the files, both at once.
 async fn store_remains(
     shared: &Shared,
     runner: &dyn Runner,
     claimed: &ClaimedTask,
     spec: &TaskSpec,
     handle: &Handle,
-    mut pump: PumpTask,
+    pumps: Pumps,
     deadline: Instant,
-) -> Result<(LogEnd, collect::Remains), Quit> {
-    let log = async {
-        if let Ok(log) = tokio::time::timeout_at(deadline, &mut pump.task).await {
-            return log;
-        }
-        // It may have waited for the database, which does not count: the engine still has the log.
-        if insist(shared, || shared.parts.store.ping()).await.is_ok()
-            && let Ok(log) = tokio::time::timeout(FINISH_AFTER_OUTAGE, &mut pump.task).await
-        {
-            return log;
-        }
-        pump.give_up.cancel();
-        (&mut pump.task).await
-    };
+) -> Result<(LogEnds, collect::Remains), Quit> {
     let files = collect::files(shared, runner, claimed, spec, handle, deadline);
-    let (log, files) = tokio::join!(log, files);
-    let log = log_end(log)?;
+    let (logs, files) = tokio::join!(pumps.drain(shared, deadline), files);
+    let logs = logs?;
     failpoints::at(Point::LogDrained);
     let remains = match files {
-        Ok(collected) => collect::outputs(shared, claimed, spec, &collected, &log).await,
+        Ok(collected) => collect::outputs(shared, claimed, spec, &collected, &logs.main).await,
         Err(fault) => {
             // What the log gives is there all the same.
             let nothing = Collected { json: JsonFile::Absent, files: BTreeMap::new() };
-            let mut remains = collect::outputs(shared, claimed, spec, &nothing, &log).await;
+            let mut remains = collect::outputs(shared, claimed, spec, &nothing, &logs.main).await;
             remains.fault = Some(fault);
             remains
         }
     };
-    Ok((log, remains))
+    Ok((logs, remains))
 }
 
 /// Ends a task whose document means nothing to this version.

@@ -1,6 +1,7 @@
 //! Drives one attempt: asks the state machine what to do, does it, tells it what came of it.
 
 mod finish;
+mod pumps;
 mod sandbox;
 
 use std::future::Future;
@@ -10,8 +11,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
+use self::pumps::{LogEnds, Pumps};
 use super::events::Journal;
 use super::slots::Slot;
 use super::{Shared, collect};
@@ -19,8 +20,7 @@ use crate::domain::attempt::{Action, Attempt, Event, Sandbox};
 use crate::domain::exit::ExitStatus;
 use crate::domain::outcome::StopReason;
 use crate::domain::spec::TaskSpec;
-use crate::failpoints::{self, Point, gated};
-use crate::logs::pump::{LogEnd, Pump};
+use crate::failpoints::{self, Point};
 use crate::measures;
 use crate::runner::{Disposal, EngineId, EngineState, Handle, Observation, Runner, SandboxKey};
 use crate::store::{self, ClaimedTask};
@@ -141,7 +141,7 @@ async fn drive(
         handle: None,
         node: None,
         image_digest: None,
-        pump: None,
+        pumps: None,
         recorded_running: false,
         adopted: !taken_over,
         backoff: FIRST_BACKOFF,
@@ -169,27 +169,14 @@ struct Supervisor<'a> {
     /// The machine that the sandbox is on.
     node: Option<String>,
     image_digest: Option<String>,
-    pump: Option<PumpTask>,
+    pumps: Option<Pumps>,
     recorded_running: bool,
     /// What an earlier holder may have made is under a name of our own.
     adopted: bool,
     backoff: Duration,
-    remains: Option<(LogEnd, collect::Remains)>,
+    remains: Option<(LogEnds, collect::Remains)>,
     /// As the end of the attempt was written.
     disposal: Disposal,
-}
-
-struct PumpTask {
-    task: tokio::task::JoinHandle<Option<LogEnd>>,
-    exited: CancellationToken,
-    give_up: CancellationToken,
-}
-
-impl Drop for PumpTask {
-    fn drop(&mut self) {
-        // Whoever has the attempt next reads on from what is stored.
-        self.task.abort();
-    }
 }
 
 impl Supervisor<'_> {
@@ -255,28 +242,13 @@ impl Supervisor<'_> {
         }
     }
 
-    /// There is a sandbox that has been started: its log is ours to bring in.
+    /// There is a sandbox that has been started: its logs are ours to bring in.
     fn runs(&mut self, handle: Handle) {
         if let Some(slot) = &mut self.slot {
             slot.started();
         }
-        if self.pump.is_none() {
-            let parts = &self.shared.parts;
-            let (exited, give_up) = (CancellationToken::new(), CancellationToken::new());
-            let pump = Pump {
-                store: Arc::clone(&parts.store),
-                wake: parts.wake.clone(),
-                runner: Arc::clone(&self.runner),
-                handle: handle.clone(),
-                task: self.claimed.task,
-                attempt_no: self.claimed.attempt_no,
-                fence: self.claimed.fence,
-                limits: parts.settings.log,
-                taken_over: self.taken_over,
-            };
-            let pump = gated(pump.run(exited.clone(), give_up.clone()));
-            let task = self.shared.supervisors.spawn(pump);
-            self.pump = Some(PumpTask { task, exited, give_up });
+        if self.pumps.is_none() {
+            self.pumps = Some(self.start_pumps(&handle));
         }
         self.handle = Some(handle);
         if let EngineState::Ready { node, .. } = &*self.runner.engine().borrow() {

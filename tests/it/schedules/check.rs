@@ -133,28 +133,38 @@ impl Checker {
                 return Err(format!("ended with {code}, which its engine did not report"));
             }
         }
-        let text = log(tables, task, no)?;
-        let lines: u64 = spec.env.get("FAKE_LOG_LINES").map_or(0, |it| it.parse().unwrap());
-        let whole: String = (1..=lines).map(|it| format!("line {it}\n")).collect();
         // One that was lost with its engine before anybody knew of it was made and started once more.
         let again = lost.is_some() || spec.env.contains_key("FAKE_VANISH");
-        if !again && !whole.starts_with(&text) {
-            return Err(format!("has another log than it wrote: {text:?}"));
+        let ran_out = attempt.state == TaskState::Succeeded || reason == Some(Reason::ExitNonzero);
+        // One that ends as if by itself after a stop signal may have ended before its time.
+        let complete = ran_out && !again && !spec.env.contains_key("FAKE_ON_TERM");
+        let lines = |name: &str| spec.env.get(name).map_or(0, |it| it.parse().unwrap());
+        let mut logs = vec![(MAIN_CONTAINER, lines("FAKE_LOG_LINES"))];
+        if spec.env.contains_key("FAKE_SIDE_LOGS") {
+            logs.extend([("init", 2), ("proxy", 40), ("next", 0)]);
         }
-        if let Some(seal) = attempt.log.as_ref().and_then(|it| it.get(MAIN_CONTAINER)) {
-            if seal.bytes != text.len() as u64 {
-                return Err(format!("has {} bytes of log, its seal says {seal:?}", text.len()));
+        for (container, lines) in logs {
+            let text = log(tables, task, no, container)?;
+            let whole: String = (1..=lines).map(|it| format!("line {it}\n")).collect();
+            if !again && !whole.starts_with(&text) {
+                return Err(format!("has another log of {container} than it wrote: {text:?}"));
             }
-            let ran_out =
-                attempt.state == TaskState::Succeeded || reason == Some(Reason::ExitNonzero);
-            let complete = !again;
-            // One that ends as if by itself after a stop signal may have ended before its time.
-            if ran_out
-                && complete
-                && !spec.env.contains_key("FAKE_ON_TERM")
-                && text.len() != whole.len()
-            {
-                return Err(format!("has {} of {} bytes of log", text.len(), whole.len()));
+            let Some(seals) = &attempt.log else { continue };
+            let Some(seal) = seals.get(container) else {
+                if seals.contains_key(MAIN_CONTAINER) {
+                    return Err(format!("has no seal of the log of {container}: {seals:?}"));
+                }
+                continue;
+            };
+            if seal.bytes != text.len() as u64 {
+                let bytes = text.len();
+                return Err(format!("has {bytes} bytes of log of {container}, sealed as {seal:?}"));
+            }
+            // A log beside that of the main container holds nothing up: its seal says what is missing.
+            let may_lack = container != MAIN_CONTAINER && seal.incomplete;
+            if complete && !may_lack && text.len() != whole.len() {
+                let (bytes, all) = (text.len(), whole.len());
+                return Err(format!("has {bytes} of {all} bytes of log of {container}: {seal:?}"));
             }
         }
         if attempt.state == TaskState::Succeeded {
@@ -250,8 +260,8 @@ fn removed(tables: &Tables, engines: &[FakeEngine; 2]) -> Found {
 }
 
 /// The stored log, whose chunks must follow each other.
-fn log(tables: &Tables, task: TaskId, no: i32) -> Result<String, String> {
-    let container = || MAIN_CONTAINER.to_owned();
+fn log(tables: &Tables, task: TaskId, no: i32, container: &str) -> Result<String, String> {
+    let container = || container.to_owned();
     let chunks =
         tables.chunks.range((task, no, container(), i32::MIN)..=(task, no, container(), i32::MAX));
     let mut bytes = Vec::new();

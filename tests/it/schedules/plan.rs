@@ -174,7 +174,12 @@ fn task(dice: &mut Dice) -> TaskSpec {
     };
     env("FAKE_RUN_FOR", dice.pick::<&str>(&["", "", "200ms", "2s", "9s", "25s", "50s"]));
     env("FAKE_EXIT", dice.pick::<&str>(&["", "", "1", "1,0", "3,3,0"]));
-    env("FAKE_LOG_LINES", dice.pick::<&str>(&["0", "0", "3", "30", "200"]));
+    let lines = dice.pick::<&str>(&["0", "0", "3", "30", "200"]);
+    env("FAKE_LOG_LINES", lines);
+    if *lines == "30" {
+        // One of each kind: what has ended before, what runs on, and what never began.
+        env("FAKE_SIDE_LOGS", "init:2,proxy:40+,next:-");
+    }
     env("FAKE_STDERR_EVERY", dice.pick::<&str>(&["", "", "2"]));
     env(
         "FAKE_LAUNCH",

@@ -218,8 +218,8 @@ impl Runner for SimRunner {
         exit
     }
 
-    fn side_logs(&self, _handle: &Handle) -> Vec<(String, Handle)> {
-        Vec::new()
+    fn side_logs(&self, handle: &Handle) -> Vec<(String, Handle)> {
+        self.inner.side_logs(handle)
     }
 
     fn logs(
