@@ -77,6 +77,8 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 /// Of a container beside the main one: that its log has ended, or not begun, is no reason to ask all the time.
 const LONGEST_SIDE_BACKOFF: Duration = Duration::from_secs(15);
+/// What was there before a log was opened comes within this time.
+const BACKLOG: Duration = Duration::from_secs(2);
 /// Of the last reading of such a log. It must not hold up the end of the attempt.
 const LAST_SIDE_TRIES: u32 = 4;
 
@@ -251,6 +253,8 @@ impl Pump {
         let mut frames = self.runner.logs(&self.handle, since, follow);
         let mut pace = Pace::begin();
         let mut paused_until = None;
+        let opened = Instant::now();
+        let (mut went_on, turnover) = (false, self.runner.log_turnover());
         loop {
             let (full, storing, flush_at) =
                 (intake.is_full(), writer.is_storing(), intake.flush_at);
@@ -263,8 +267,17 @@ impl Pump {
                 stored = writer.stored(), if storing => stored?,
                 frame = frames.next(), if reads => {
                     match self.take(intake, &mut skip, frame, &mut frames, storing) {
+                        None if !went_on => {
+                            went_on = skip.went_on();
+                            // What comes later has been written since.
+                            let is_backlog = went_on && opened.elapsed() < BACKLOG;
+                            if turnover.is_some_and(|it| is_backlog && skip.may_lack(it)) {
+                                tracing::warn!(task.id = %self.task, container = %self.container, "the engine has put away what was not read of the log");
+                                intake.seal.incomplete = true;
+                            }
+                        }
                         None => {}
-                        Some(Reading::Ended) if !follow && skip.is_unmet() => {
+                        Some(Reading::Ended) if !follow && self.lacks(&skip) => {
                             intake.seal.incomplete = true;
                             return Ok(Reading::Ended);
                         }
@@ -354,6 +367,14 @@ impl Pump {
             intake.take(frame, &mut Skip::default(), self.limits.linger);
         }
         true
+    }
+
+    /// Some of what was taken in did not come again, and perhaps something else neither.
+    fn lacks(&self, skip: &Skip) -> bool {
+        match self.runner.log_turnover() {
+            Some(turnover) => skip.may_lack(turnover),
+            None => skip.is_unmet(),
+        }
     }
 
     fn is_side(&self) -> bool {

@@ -5,6 +5,7 @@
 //! bytes, and counted: the same line twice in one nanosecond is two lines.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use crate::runner::{LogFrame, LogStream};
 
@@ -66,6 +67,12 @@ pub(super) struct Skip {
     /// What is older than this was taken in, but for the rest of open lines.
     window: Option<i64>,
     open: [Option<OpenLine>; 2],
+    /// Of the frames that were taken in before.
+    latest: Option<i64>,
+    /// Any of these came again.
+    met: bool,
+    /// The time of the first frame that had not been taken in.
+    went_on_at: Option<i64>,
 }
 
 impl Recent {
@@ -141,7 +148,11 @@ impl Recent {
             *counts.entry(*it).or_insert(0) += 1;
         }
         let from = self.open.iter().flatten().map(|it| it.at).fold(since, i64::min);
-        (Some(from), Skip { counts, window: Some(since), open: self.open })
+        let window = Some(since);
+        (
+            Some(from),
+            Skip { counts, window, open: self.open, latest: self.latest, ..Skip::default() },
+        )
     }
 }
 
@@ -151,7 +162,29 @@ impl Skip {
         !self.counts.is_empty()
     }
 
+    /// Something came that had not been taken in.
+    pub(super) const fn went_on(&self) -> bool {
+        self.went_on_at.is_some()
+    }
+
+    /// Of a log that the engine puts aside from time to time, at most so often. Nothing that was taken in came
+    /// again, and what came is so much later that the log may have been put aside twice since.
+    pub(super) fn may_lack(&self, turnover: Duration) -> bool {
+        let turnover = i64::try_from(turnover.as_nanos()).unwrap_or(i64::MAX);
+        let gap = self.went_on_at.zip(self.latest).map(|(at, latest)| at.saturating_sub(latest));
+        self.is_unmet() && (self.met || gap.is_none_or(|it| it > turnover))
+    }
+
     pub(super) fn is_known(&mut self, frame: &LogFrame) -> bool {
+        let known = self.was_taken(frame);
+        self.met |= known;
+        if !known {
+            self.went_on_at.get_or_insert(frame.at);
+        }
+        known
+    }
+
+    fn was_taken(&mut self, frame: &LogFrame) -> bool {
         if self.window.is_some_and(|window| frame.at < window) {
             return match &mut self.open[slot(frame.stream)] {
                 Some(open) if open.at == frame.at && open.taken == 0 => false,
@@ -225,6 +258,30 @@ mod tests {
                 .collect();
             assert_eq!(rest, log[taken..], "after {taken} frames");
         }
+    }
+
+    #[test]
+    fn a_log_that_was_put_aside_once_goes_on_and_one_that_was_put_aside_twice_may_lack_some() {
+        const SECOND: i64 = 1_000_000_000;
+        let turnover = Duration::from_secs(10);
+        let mut recent = Recent::default();
+        for n in 0..5 {
+            recent.add(&frame(n * SECOND / 10, "x\n"));
+        }
+        let may_lack = |frames: &[i64]| {
+            let (_, mut skip) = recent.resume();
+            for at in frames {
+                skip.is_known(&frame(*at, "x\n"));
+            }
+            skip.may_lack(turnover)
+        };
+        let latest = 4 * SECOND / 10;
+        assert!(!may_lack(&[0, SECOND / 10, 2 * SECOND / 10, 3 * SECOND / 10, latest]));
+        assert!(!may_lack(&[latest + 1]), "the next file goes on at once");
+        assert!(!may_lack(&[latest + 10 * SECOND, latest + 60 * SECOND]));
+        assert!(may_lack(&[latest + 11 * SECOND]), "there may have been a file between them");
+        assert!(may_lack(&[latest, latest + 1]), "a file is there as a whole, or not at all");
+        assert!(may_lack(&[]), "nothing tells");
     }
 
     fn known(log: &[LogFrame], taken: usize, last: usize) -> Option<usize> {

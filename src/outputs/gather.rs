@@ -119,6 +119,17 @@ fn gather_json(it: &mut Gathered, json: &JsonFile, limit: u64) {
             );
             return;
         }
+        JsonFile::Cut { at } => {
+            it.fault(
+                Reason::OutputTooLarge,
+                format!(
+                    "the file that $SUPERCARGO_OUTPUT names has {at} bytes or more, of which a pod hands back \
+                     fewer: declare one of the outputs in it, such as \"outputs\": {{\"words\": {{}}}}, and it is \
+                     read whole"
+                ),
+            );
+            return;
+        }
         JsonFile::Bytes(bytes) => bytes,
     };
     // A file that was made and not written to says nothing.

@@ -26,12 +26,15 @@
 #[cfg(feature = "docker")]
 pub mod docker;
 pub mod fake;
+#[cfg(any(feature = "docker", feature = "kubernetes"))]
+mod files;
 pub mod naming;
 mod types;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -108,6 +111,12 @@ pub trait Runner: fmt::Debug + Send + Sync + 'static {
         handle: &Handle,
         frames: usize,
     ) -> BoxStream<'static, Result<LogFrame, RunnerError>>;
+
+    /// Where the engine puts a log aside from time to time, and then reads what came later alone: the least
+    /// time between two such moments. What is read more often than that is whole.
+    fn log_turnover(&self) -> Option<Duration> {
+        None
+    }
 
     /// Asks for the end of the sandbox; `wait` sees it. Works by key alone.
     async fn kill(&self, key: &SandboxKey, mode: KillMode) -> Result<KillAck, RunnerError>;

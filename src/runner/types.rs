@@ -211,7 +211,13 @@ pub struct Collected {
 pub enum JsonFile {
     Absent,
     Bytes(Vec<u8>),
-    TooLarge { size: u64 },
+    TooLarge {
+        size: u64,
+    },
+    /// The backend hands back so many bytes of it at most, unless the task declares what is in it.
+    Cut {
+        at: u64,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

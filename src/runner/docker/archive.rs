@@ -2,13 +2,12 @@
 
 use std::io;
 use std::path::Path;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
 
 use jiff::Timestamp;
-use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::domain::spec::InputFile;
+use crate::runner::files::Exact;
 use crate::runner::naming;
 
 const BLOCK: usize = 512;
@@ -63,7 +62,7 @@ pub(super) async fn first_file<R: AsyncRead + Unpin>(
         let size = told_size.take().map_or_else(|| header.size(), Ok)?;
         let kind = header.entry_type();
         if kind.is_file() {
-            return Ok(Some((size, Exact { inner: tar, left: size })));
+            return Ok(Some((size, Exact::new(tar, size))));
         }
         if kind.is_pax_local_extensions() {
             let mut content = vec![0; metadata_size(size)?];
@@ -102,72 +101,6 @@ const fn padding(size: u64) -> u64 {
 async fn skip<R: AsyncRead + Unpin>(reader: &mut R, bytes: u64) -> io::Result<()> {
     let skipped = tokio::io::copy(&mut reader.take(bytes), &mut tokio::io::sink()).await?;
     if skipped == bytes { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-}
-
-/// Exactly so many bytes: a stream that ends before is an error, not a short file.
-#[derive(Debug)]
-pub(super) struct Exact<R> {
-    inner: R,
-    left: u64,
-}
-
-impl<R: AsyncRead + Unpin> AsyncRead for Exact<R> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let room = usize::try_from(self.left).unwrap_or(usize::MAX).min(buf.remaining());
-        if room == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
-        ready!(Pin::new(&mut self.inner).poll_read(cx, &mut part))?;
-        let read = part.filled().len();
-        if read == 0 {
-            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-        }
-        buf.advance(read);
-        self.left -= read as u64;
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// At most so many bytes: more is an error, and [`Limited::exceeded`] then says so.
-#[derive(Debug)]
-pub(super) struct Limited<R> {
-    inner: R,
-    limit: u64,
-    read: u64,
-}
-
-impl<R> Limited<R> {
-    pub(super) const fn new(inner: R, limit: u64) -> Self {
-        Self { inner, limit, read: 0 }
-    }
-
-    /// How much was there, at least, if it was too much.
-    pub(super) const fn exceeded(&self) -> Option<u64> {
-        if self.read > self.limit { Some(self.read) } else { None }
-    }
-}
-
-impl<R: AsyncRead + Unpin> AsyncRead for Limited<R> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
-        self.read += (buf.filled().len() - before) as u64;
-        if self.exceeded().is_some() {
-            // A reader that fails has read nothing.
-            buf.set_filled(before);
-            return Poll::Ready(Err(io::ErrorKind::FileTooLarge.into()));
-        }
-        Poll::Ready(Ok(()))
-    }
 }
 
 #[cfg(test)]
@@ -238,15 +171,5 @@ mod tests {
         let cut = read(&tar[..tar.len() - 1_600]).await.unwrap_err();
         assert_eq!(cut.kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(read(&[0; 1_024]).await.unwrap(), None);
-    }
-
-    #[tokio::test]
-    async fn a_limit_ends_the_stream_with_an_error() {
-        let mut within = Limited::new(&[1; 100][..], 100);
-        within.read_to_end(&mut Vec::new()).await.unwrap();
-        assert_eq!(within.exceeded(), None);
-        let mut beyond = Limited::new(&[1; 101][..], 100);
-        beyond.read_to_end(&mut Vec::new()).await.unwrap_err();
-        assert_eq!(beyond.exceeded(), Some(101));
     }
 }

@@ -13,9 +13,10 @@ use tokio::io::AsyncReadExt as _;
 use tokio_util::io::StreamReader;
 
 use super::Pointer;
-use super::archive::{Limited, first_file};
+use super::archive::first_file;
 use super::errors::Fault;
 use super::events::Session;
+use crate::runner::files::{Limited, TAR, media_type};
 use crate::runner::{
     CollectRequest, Collected, FileResult, JsonFile, OutputSink, RunnerError, naming,
 };
@@ -29,7 +30,6 @@ const MODE_SOCKET: u32 = 1 << 24;
 const MODE_OTHER: u32 = 1 << 19;
 
 const UNREADABLE: &str = "not to be read (a link that leads in a circle?)";
-const TAR: &str = "application/x-tar";
 
 pub(super) async fn collect(
     session: &Arc<Session>,
@@ -223,50 +223,5 @@ fn found(path: &str, stat: &PathStatResponse) -> Found {
         Found::Unsuitable("not a regular file")
     } else {
         Found::File { path: path.to_owned(), size: u64::try_from(stat.size).unwrap_or_default() }
-    }
-}
-
-/// By extension: what a browser or a data tool wants to know, and no more.
-fn media_type(path: &str) -> &'static str {
-    let extension = path.rsplit('/').next().and_then(|it| it.rsplit_once('.')).map(|(_, it)| it);
-    match extension.unwrap_or_default().to_ascii_lowercase().as_str() {
-        "json" => "application/json",
-        "ndjson" | "jsonl" => "application/x-ndjson",
-        "csv" => "text/csv",
-        "tsv" => "text/tab-separated-values",
-        "txt" | "log" => "text/plain",
-        "md" => "text/markdown",
-        "html" | "htm" => "text/html",
-        "xml" => "application/xml",
-        "yaml" | "yml" => "application/yaml",
-        "svg" => "image/svg+xml",
-        "png" => "image/png",
-        "jpg" | "jpeg" => "image/jpeg",
-        "gif" => "image/gif",
-        "pdf" => "application/pdf",
-        "parquet" => "application/vnd.apache.parquet",
-        "gz" | "tgz" => "application/gzip",
-        "zst" => "application/zstd",
-        "zip" => "application/zip",
-        "tar" => TAR,
-        _ => "application/octet-stream",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_media_type_comes_from_the_extension() {
-        for (path, expected) in [
-            ("/out/report.csv", "text/csv"),
-            ("/out/A.JSON", "application/json"),
-            ("/out.d/plain", "application/octet-stream"),
-            ("/out/x.tar.gz", "application/gzip"),
-            ("/out/.json", "application/json"),
-        ] {
-            assert_eq!(media_type(path), expected, "{path}");
-        }
     }
 }
