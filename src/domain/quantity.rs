@@ -89,6 +89,14 @@ pub fn parse_duration(text: &str) -> Result<SignedDuration, String> {
     Ok(total)
 }
 
+/// Writes bytes the way [`parse_bytes`] reads them, in the largest unit that is exact.
+pub fn format_bytes(bytes: i64) -> String {
+    const UNITS: [(&str, i64); 4] =
+        [("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
+    let exact = UNITS.into_iter().find(|(_, factor)| bytes % factor == 0);
+    exact.map_or_else(|| bytes.to_string(), |(unit, factor)| format!("{}{unit}", bytes / factor))
+}
+
 /// Writes a duration the way [`parse_duration`] reads it.
 pub fn format_duration(duration: SignedDuration) -> String {
     let mut rest = duration.as_millis().max(0);

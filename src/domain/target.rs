@@ -56,6 +56,9 @@ pub struct KubernetesBackend {
     /// Where pods go. None: as the credentials say, else `default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+    /// The others that a task may name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<String>,
     /// The certificate of the API server is not checked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tls_skip_verify: bool,
@@ -71,6 +74,23 @@ pub struct KubernetesBackend {
     pub pod_template: Option<Value>,
     #[serde(default)]
     pub collector: Collector,
+}
+
+impl KubernetesBackend {
+    /// A cluster as it is reached, with the defaults of everything else.
+    pub fn over(access: Access) -> Self {
+        Self {
+            access,
+            namespace: None,
+            namespaces: Vec::new(),
+            tls_skip_verify: false,
+            proxy: None,
+            impersonate: None,
+            pod_security: PodSecurity::default(),
+            pod_template: None,
+            collector: Collector::default(),
+        }
+    }
 }
 
 /// Whom the API server takes us for.

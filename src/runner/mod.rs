@@ -28,6 +28,8 @@ pub mod docker;
 pub mod fake;
 #[cfg(any(feature = "docker", feature = "kubernetes"))]
 mod files;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod naming;
 mod types;
 

@@ -12,10 +12,7 @@ pub const LABEL_TASK: &str = "supercargo.dev/task";
 pub const LABEL_ATTEMPT: &str = "supercargo.dev/attempt";
 pub const LABEL_SPEC: &str = "supercargo.dev/spec";
 
-/// The folder in the sandbox that is ours.
-pub const OUTPUT_DIR: &str = "/supercargo";
-/// Where `$SUPERCARGO_OUTPUT` points.
-pub const OUTPUT_FILE: &str = "/supercargo/output.json";
+pub use crate::domain::spec::{OUTPUT_DIR, OUTPUT_FILE};
 
 /// The name that a sandbox is made under, from its key alone: 49 characters, fit for every backend.
 pub fn sandbox_name(key: &SandboxKey) -> String {

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use serde_json::{Map, Value, json};
 
 use super::{Cleanup, InputFile, OutputDecl, OutputSource, PullPolicy, Retries, TaskSpec};
-use crate::domain::quantity::format_duration;
+use crate::domain::quantity::{format_bytes, format_duration};
 
 /// The document that reads as this spec, with every default filled in.
 pub fn to_document(spec: &TaskSpec) -> Value {
@@ -36,7 +36,7 @@ pub fn to_document(spec: &TaskSpec) -> Value {
         "resources",
         present([
             ("cpu", resources.cpu_millis.map(|it| json!(format!("{it}m")))),
-            ("memory", resources.memory_bytes.map(|it| json!(bytes(it)))),
+            ("memory", resources.memory_bytes.map(|it| json!(format_bytes(it)))),
             ("pids", resources.pids.map(|it| json!(it))),
         ]),
     );
@@ -48,6 +48,7 @@ pub fn to_document(spec: &TaskSpec) -> Value {
         "timeouts",
         present([
             ("queue", timeouts.queue.map(duration)),
+            ("schedule", Some(duration(timeouts.schedule))),
             ("pull", Some(duration(timeouts.pull))),
             ("start", Some(duration(timeouts.start))),
             ("run", timeouts.run.map(duration)),
@@ -66,6 +67,7 @@ pub fn to_document(spec: &TaskSpec) -> Value {
     let trace = spec.trace.as_ref();
     put("traceparent", json!(trace.map(|it| &it.parent)));
     put("tracestate", json!(trace.and_then(|it| it.state.as_ref())));
+    put("kubernetes", json!(spec.kubernetes));
     Value::Object(document)
 }
 
@@ -75,14 +77,6 @@ fn present<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
 
 fn duration(it: SignedDuration) -> Value {
     Value::String(format_duration(it))
-}
-
-/// In the largest unit that is exact.
-fn bytes(it: i64) -> String {
-    const UNITS: [(&str, i64); 4] =
-        [("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
-    let exact = UNITS.into_iter().find(|(_, factor)| it % factor == 0);
-    exact.map_or_else(|| it.to_string(), |(unit, factor)| format!("{}{unit}", it / factor))
 }
 
 fn file(it: &InputFile) -> Value {
@@ -158,7 +152,9 @@ mod tests {
                 "env": {"A": "1", "B": "x y"}, "workdir": "/w", "user": "1000:1000",
                 "files": [{"path": "/f", "content": "a\u{0}ä", "mode": "0755"}, {"path": "/g", "content_base64": "/wAB"}],
                 "resources": {"cpu": "1.5", "memory": "1.5Gi", "pids": 10}, "init": true, "target": "simulated",
-                "pull_policy": "never", "timeouts": {"queue": "1h", "run": "90s", "stop_grace": "250ms"},
+                "pull_policy": "never", "timeouts": {"queue": "1h", "schedule": "1h", "run": "90s", "stop_grace": "250ms"},
+                "kubernetes": {"namespace": "etl", "service_account": "a", "strict": true, "pod_template": {"spec": {
+                    "nodeSelector": {"z": "1", "a": null}, "containers": [{"name": "side", "image": "s"}]}}},
                 "retries": {"max": 2, "backoff": {"initial": "2s", "max": "1h"}, "on_exit_codes": [75, 3], "on_unconfirmed": true},
                 "platform_retries": 0, "skip_on_exit_codes": [99], "at_most_once": true,
                 "outputs": {"j": {}, "l": {"from": "last_line", "required": true}, "a": {"from": "all_lines"}, "p": {"path": "/p"}},
@@ -166,6 +162,7 @@ mod tests {
                 "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate": "a=1,b=2",
             }),
             json!({"image": "a", "resources": {"memory": "500000001"}}),
+            json!({"image": "a", "kubernetes": {}}),
         ] {
             let spec = parse(&document, &limits).unwrap();
             let written = to_document(&spec);

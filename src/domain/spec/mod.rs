@@ -3,9 +3,12 @@
 //! [`parse`] turns JSON into a [`TaskSpec`] or into every [`Fault`] it found, each with a JSON
 //! pointer and the fix. A [`TaskSpec`] that exists is valid; nothing checks it again.
 
+pub mod capability;
 mod document;
 mod files;
+mod kubernetes;
 mod parse;
+pub mod pod_security;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -20,8 +23,16 @@ use super::trace::TraceContext;
 
 pub use document::to_document;
 pub use files::is_output_name;
+pub use kubernetes::{
+    COLLECTOR_CONTAINER, KubernetesOptions, MAIN_CONTAINER, OWN_PREFIX, check_template,
+};
 pub use parse::{Limits, Submission, parse, parse_submission};
 pub use reader::{Fault, ObjectReader, suggest};
+
+/// The folder in the sandbox that is ours.
+pub const OUTPUT_DIR: &str = "/supercargo";
+/// Where `$SUPERCARGO_OUTPUT` points.
+pub const OUTPUT_FILE: &str = "/supercargo/output.json";
 
 /// One container to run, with every default filled in.
 ///
@@ -73,6 +84,9 @@ pub struct TaskSpec {
     /// Where the task belongs in a trace of its caller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceContext>,
+    /// What other backends pass over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesOptions>,
 }
 
 impl TaskSpec {
@@ -151,6 +165,13 @@ pub struct Timeouts {
     /// From submit to the claim by a worker. None: as long as it takes.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "opt_duration_ms")]
     pub queue: Option<SignedDuration>,
+    /// Until the backend has a place for the sandbox, where it looks for one: a node for the pod.
+    #[serde(
+        with = "duration_ms",
+        default = "default_schedule",
+        skip_serializing_if = "is_default_schedule"
+    )]
+    pub schedule: SignedDuration,
     #[serde(with = "duration_ms")]
     pub pull: SignedDuration,
     /// Creating and starting, without the pull.
@@ -171,6 +192,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             queue: None,
+            schedule: default_schedule(),
             pull: SignedDuration::from_mins(10),
             start: SignedDuration::from_mins(2),
             run: None,
@@ -178,6 +200,15 @@ impl Default for Timeouts {
             finish: SignedDuration::from_mins(10),
         }
     }
+}
+
+const fn default_schedule() -> SignedDuration {
+    SignedDuration::from_mins(10)
+}
+
+/// The default is not stored: it came later than the first tasks, whose identity must not change.
+fn is_default_schedule(it: &SignedDuration) -> bool {
+    *it == default_schedule()
 }
 
 /// The task's own budget of further attempts, for failures of class `user`.

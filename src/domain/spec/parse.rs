@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::files::{read_files, read_outputs};
+use super::kubernetes::read_kubernetes;
 use super::reader::escape;
 use super::{
     Cleanup, Fault, ObjectReader, PullPolicy, Resources, Retries, TaskSpec, Timeouts, suggest,
@@ -132,6 +133,8 @@ fn read_task(task: &mut ObjectReader<'_>, limits: &Limits) -> TaskSpec {
         )
         .unwrap_or_default();
     let trace = read_trace(task);
+    let kubernetes =
+        task.object("kubernetes", read_kubernetes).filter(|it| *it != Default::default());
     let name = name.unwrap_or_else(|| name_of_image(&image));
     TaskSpec {
         name,
@@ -156,6 +159,7 @@ fn read_task(task: &mut ObjectReader<'_>, limits: &Limits) -> TaskSpec {
         priority,
         cleanup,
         trace,
+        kubernetes,
     }
 }
 
@@ -437,6 +441,7 @@ fn read_timeouts(it: &mut ObjectReader<'_>) -> Timeouts {
     }
     Timeouts {
         queue: it.duration("queue"),
+        schedule: it.duration("schedule").unwrap_or(default.schedule),
         pull: it.duration("pull").unwrap_or(default.pull),
         start: it.duration("start").unwrap_or(default.start),
         run: it.duration("run"),

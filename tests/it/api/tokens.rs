@@ -2,6 +2,7 @@ use axum::body::Body;
 use axum::http::{Method, StatusCode};
 use serde_json::json;
 
+use crate::support::{PATIENCE, until};
 use crate::test_app;
 
 const PATH: &str = "/api/v1/tokens";
@@ -48,14 +49,13 @@ async fn a_token_that_expired_is_none() {
 #[tokio::test]
 async fn a_token_that_was_used_a_moment_ago_expires_all_the_same() {
     let app = test_app!();
-    let made = app.post(PATH, &json!({"name": "short", "expires_in": "500ms"})).await;
+    let made = app.post(PATH, &json!({"name": "short", "expires_in": "3s"})).await;
     let bearer = format!("Bearer {}", made.json()["token"].as_str().unwrap());
     let status = async || {
         app.call(Method::GET, PATH, &[("authorization", &bearer)], Body::empty()).await.status
     };
     assert_eq!(status().await, StatusCode::OK);
-    let within = std::time::Duration::from_secs(5);
-    crate::support::until("the token has expired", within, async || {
+    until("the token has expired", PATIENCE, async || {
         (status().await == StatusCode::UNAUTHORIZED).then_some(())
     })
     .await;

@@ -6,6 +6,7 @@ use supercargo::domain::outcome::Outcome;
 use supercargo::domain::state::TaskState;
 
 use crate::support::worker::{TestWorker, failed, json_output, succeeded};
+use crate::support::{PATIENCE, until};
 use crate::test_app;
 
 #[tokio::test]
@@ -126,21 +127,18 @@ async fn what_holds_a_task_up_is_told() {
     assert_eq!(conditions().await[0]["type"], "no_worker");
     let worker = TestWorker::start(&app.store).await;
     worker.report("local", false, Some("connection refused")).await;
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while conditions().await[0]["type"] != "target_unavailable" {
-        assert!(Instant::now() < deadline, "{:?}", conditions().await);
-        tokio::task::yield_now().await;
-    }
+    until("the condition shows", PATIENCE, async || {
+        (conditions().await[0]["type"] == "target_unavailable").then_some(())
+    })
+    .await;
     assert_eq!(
         conditions().await[0],
         json!({"type": "target_unavailable", "message": "target \"local\" can't be asked: connection refused",
                "since": "2026-11-21T00:00:00Z"})
     );
     worker.report("local", true, None).await;
-    while !conditions().await.is_null() {
-        assert!(Instant::now() < deadline, "{:?}", conditions().await);
-        tokio::task::yield_now().await;
-    }
+    until("the condition is gone", PATIENCE, async || conditions().await.is_null().then_some(()))
+        .await;
     let claimed = worker.claim_one(id).await;
     worker.requeue(&claimed, "2099-01-01T00:00:00Z".parse().unwrap()).await;
     let task = app.get(&path).await.json();

@@ -19,7 +19,7 @@ use crate::support::service::{Options, Service};
 use crate::support::starts::Starts;
 use crate::support::{containers, until, within};
 
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_mins(1);
 
 /// Whether it stands still by SIGSTOP.
 fn is_paused(service: &Service) -> bool {
@@ -94,7 +94,7 @@ async fn late_record(guards_out: &str) -> Value {
     .await;
     // The second one writes nothing that the late write could come into conflict with.
     let script = "test $SUPERCARGO_ATTEMPT -gt 1 || { echo try 1; exit 75; }; \
-         i=0; while [ $i -lt 200 ] && [ ! -e /tmp/go ]; do usleep 100000; i=$((i+1)); done";
+         i=0; while [ $i -lt 2000 ] && [ ! -e /tmp/go ]; do usleep 100000; i=$((i+1)); done";
     let id = late
         .submit(json!({"image": "busybox:latest", "command": ["sh", "-c", script],
             "retries": {"max": 3, "backoff": {"initial": "10ms"}}}))

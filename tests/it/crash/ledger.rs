@@ -17,7 +17,7 @@ use crate::support::service::{Answer, Api};
 use crate::support::starts::Starts;
 
 /// After the end of everything: the sweeper has looked twice by then.
-const GRACE: Duration = Duration::from_secs(12);
+const GRACE: Duration = Duration::from_secs(20);
 
 /// What was found, where all is well.
 #[derive(Debug, Default)]
@@ -263,6 +263,25 @@ fn differs(log: &Log, wanted: &Log) -> String {
     format!("{}; {}", of("stdout", &log.out, &wanted.out), of("stderr", &log.err, &wanted.err))
 }
 
+/// The containers of a task with their names, as soon as one was put aside and is the only one, or late.
+async fn kept(docker: &Docker, starts: &Starts, id: &str, late: Instant) -> Vec<(String, String)> {
+    let mut tick = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        tick.tick().await;
+        let mut kept = Vec::new();
+        for container in starts.containers(id).await {
+            // It may be removed meanwhile, which is not kept.
+            if let Ok(it) = docker.inspect_container(&container, None).await {
+                kept.push((container, it.name.unwrap_or_default()));
+            }
+        }
+        let is_right = matches!(&kept[..], [(_, name)] if name.ends_with("-kept"));
+        if is_right || Instant::now() > late {
+            return kept;
+        }
+    }
+}
+
 /// What is left on the engine. What is kept is there, and is removed by this.
 async fn left(tasks: &BTreeMap<String, Order>, starts: &Starts) -> Vec<String> {
     let mut faults = Vec::new();
@@ -270,13 +289,11 @@ async fn left(tasks: &BTreeMap<String, Order>, starts: &Starts) -> Vec<String> {
     let docker = Docker::connect_with_defaults().unwrap();
     for (id, order) in tasks {
         if order.kind == Kind::Kept {
-            let kept = starts.containers(id).await;
+            let kept = kept(&docker, starts, id, deadline).await;
             if kept.len() != 1 {
                 faults.push(format!("{} (task {id}): {kept:?} is kept of it", order.key));
             }
-            for container in kept {
-                let it = docker.inspect_container(&container, None).await.unwrap();
-                let name = it.name.unwrap_or_default();
+            for (container, name) in kept {
                 if !name.ends_with("-kept") {
                     faults.push(format!("{} (task {id}): it is kept as {name}", order.key));
                 }

@@ -17,7 +17,7 @@ use crate::support::starts::Starts;
 use crate::support::within;
 
 /// Steps that come behind the end of all tasks, as removals do, are waited for.
-const BEHIND: Duration = Duration::from_secs(10);
+const BEHIND: Duration = Duration::from_secs(30);
 const SHORTLY_BEHIND: Duration = Duration::from_millis(300);
 /// A start that does not come up. Long: a machine may do much else.
 const STUCK: Duration = Duration::from_mins(1);

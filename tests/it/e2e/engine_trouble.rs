@@ -27,7 +27,7 @@ async fn an_engine_that_is_down_at_the_start_is_a_condition_and_no_failure() {
     let ready = service.request("GET", "/readyz", None).await;
     assert_eq!(ready.status, 200, "a sick target must not take the API down");
     let id = service.submit(json!({"image": "busybox:latest", "command": ["echo", "hello"]})).await;
-    until("the condition shows", Duration::from_secs(20), async || {
+    until("the condition shows", PATIENCE, async || {
         let task = service.task(&id).await;
         assert_eq!(task["state"], "queued");
         task["conditions"]
@@ -62,7 +62,7 @@ async fn an_engine_that_dies_under_a_task_is_a_platform_failure_that_is_tried_ag
         service.until_state(id, "running").await;
     }
     own.crash().await;
-    until("the condition shows", Duration::from_secs(20), async || {
+    until("the condition shows", PATIENCE, async || {
         let task = service.task(&again).await;
         assert_eq!(task["state"], "running", "{task:#}");
         task["conditions"]
@@ -152,7 +152,7 @@ async fn until_condition(service: &Service, id: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_live_restore_containers_outlive_a_crash_of_their_engine() {
     let Some(mut own) = OwnEngine::start_with_live_restore().await else { return };
-    let Some(scene) = Scene::begin("kept", &own, 25).await else { return };
+    let Some(scene) = Scene::begin("kept", &own, 45).await else { return };
     for _ in 0..2 {
         let from = Timestamp::now();
         own.crash().await;

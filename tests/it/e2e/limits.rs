@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::support::PATIENCE;
 use crate::support::service::{Options, Service};
 
 async fn connect(service: &Service) -> TcpStream {
@@ -63,7 +64,7 @@ async fn connections_are_bounded_and_further_ones_wait() {
         let mut stream = connect(&service).await;
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut byte = [0; 1];
-        let answered = tokio::time::timeout(Duration::from_secs(2), stream.read_exact(&mut byte));
+        let answered = tokio::time::timeout(Duration::from_secs(5), stream.read_exact(&mut byte));
         match answered.await {
             Ok(read) => {
                 read.unwrap();
@@ -75,7 +76,7 @@ async fn connections_are_bounded_and_further_ones_wait() {
     assert!(held.len() >= 8, "{}", held.len());
     held.pop();
     let mut byte = [0; 1];
-    tokio::time::timeout(Duration::from_secs(20), waiting.read_exact(&mut byte))
+    tokio::time::timeout(PATIENCE, waiting.read_exact(&mut byte))
         .await
         .expect("the one that waited has its turn")
         .unwrap();

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::support::containers;
 use crate::support::service::Service;
+use crate::support::{PATIENCE, containers, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_counts_words_and_hands_back_json_and_a_file() {
@@ -170,16 +170,14 @@ async fn a_followed_log_comes_while_the_task_runs_and_ends_with_it() {
     let id = service
         .submit(json!({"image": "busybox:latest",
             "command": ["sh", "-c", "echo first; while [ ! -e /tmp/go ]; do usleep 20000; done; echo last"],
-            "timeouts": {"run": "30s"}}))
+            "timeouts": {"run": "2m"}}))
         .await;
     let follow = format!("/tasks/{id}/logs?follow=true");
     let followed = service.request("GET", &follow, None);
     let released = async {
-        crate::support::until(
-            "the first line is readable",
-            std::time::Duration::from_secs(20),
-            async || (service.log(&id).await == "first\n").then_some(()),
-        )
+        until("the first line is readable", PATIENCE, async || {
+            (service.log(&id).await == "first\n").then_some(())
+        })
         .await;
         containers::exec(&id, &["touch", "/tmp/go"]).await;
     };

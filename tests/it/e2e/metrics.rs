@@ -1,13 +1,12 @@
 //! What is measured, as a scraper sees it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use serde_json::json;
 use supercargo::measures::{self, Kind};
 
 use crate::support::service::{Options, Service};
-use crate::support::until;
+use crate::support::{PATIENCE, until};
 
 type Labels = BTreeMap<String, String>;
 
@@ -130,7 +129,7 @@ async fn what_happens_is_measured() {
     let waits = service.request("GET", &wait, None);
     let follows = service.request("GET", &follow, None);
     let scraped = async {
-        until("the gauges show it", Duration::from_secs(30), async || {
+        until("the gauges show it", PATIENCE, async || {
             let it = scrape(&service).await;
             let simulated = [("target", "simulated")];
             let shown = it.has(measures::TASKS_RUNNING, &simulated)
@@ -249,7 +248,7 @@ async fn the_log_says_what_became_of_each_request() {
         let lines = text.lines().filter(|it| it.starts_with('{'));
         lines.map(|it| serde_json::from_str(it).unwrap()).collect::<Vec<serde_json::Value>>()
     };
-    let line = until("the line of the request", Duration::from_secs(10), async || {
+    let line = until("the line of the request", PATIENCE, async || {
         lines().into_iter().find(|it| it["span"]["request.id"] == "etl:7/try@2")
     })
     .await;
@@ -269,11 +268,15 @@ async fn the_log_says_what_became_of_each_request() {
     assert_eq!(span["route"], "/api/v1/tasks/{id}/outputs/{name}", "{line}");
     assert_eq!(span["principal"], "admin", "{line}");
     // A submit is a line with the id that it made, and the end of the attempt one with its state.
-    let has = |message: &str, what: &dyn Fn(&serde_json::Value) -> bool| {
-        assert!(lines().iter().any(|it| it["message"] == message && what(it)), "{:#?}", lines());
+    let has = async |message: &str, what: &dyn Fn(&serde_json::Value) -> bool| {
+        until(&format!("it says {message}"), PATIENCE, async || {
+            lines().iter().any(|it| it["message"] == message && what(it)).then_some(())
+        })
+        .await;
     };
-    has("request answered", &|it| it["status"] == 201 && it["span"]["task.id"] == task.as_str());
-    has("attempt ended", &|it| it["task.id"] == task.as_str() && it["state"] == "succeeded");
+    has("request answered", &|it| it["status"] == 201 && it["span"]["task.id"] == task.as_str())
+        .await;
+    has("attempt ended", &|it| it["task.id"] == task.as_str() && it["state"] == "succeeded").await;
     assert!(lines().iter().all(|it| it["span"]["route"] != "/readyz"), "{:#?}", lines());
 }
 

@@ -131,8 +131,9 @@ async fn pages_show_a_log_while_it_is_written_and_end_with_the_result() {
         return;
     }
     let service = Service::start().await;
-    let script =
-        "for i in 1 2 3; do echo line $i; sleep 0.4; done; echo '{\"n\": 3}' > $SUPERCARGO_OUTPUT";
+    // The rest is only written when the first line was on a page.
+    let script = "echo line 1; while [ ! -e /tmp/go ]; do usleep 20000; done; \
+         echo line 2; echo line 3; echo '{\"n\": 3}' > $SUPERCARGO_OUTPUT";
     let id =
         service.submit(json!({"image": "busybox:latest", "command": ["sh", "-c", script]})).await;
     let mut path = format!("/tasks/{id}/poll");
@@ -141,6 +142,9 @@ async fn pages_show_a_log_while_it_is_written_and_end_with_the_result() {
         let page = service.request("POST", &path, None).await;
         assert_eq!(page.status, 200, "{}", page.text());
         let page = page.json();
+        if page["lines"] == json!(["line 1"]) {
+            containers::exec(&id, &["touch", "/tmp/go"]).await;
+        }
         pages.push(page.clone());
         assert!(pages.len() < 50, "{pages:#?}");
         match page["next"].as_str() {

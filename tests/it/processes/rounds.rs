@@ -47,7 +47,7 @@ async fn workers_that_are_killed_restarted_and_paused_lose_nothing_and_run_nothi
                 let started = Timestamp::now();
                 worker.restart().await;
                 if had > 0 {
-                    let at = adoption_since(url, started, Duration::from_secs(20)).await;
+                    let at = adoption_since(url, started).await;
                     taken_back = taken_back.max(seconds_after(started, at));
                 }
             }
@@ -87,8 +87,8 @@ async fn workers_that_are_killed_restarted_and_paused_lose_nothing_and_run_nothi
     assert!(Seen::of(&seen.accepted) + Seen::of(&seen.replayed) >= 20, "{seen}");
 }
 
-async fn adoption_since(url: &str, since: Timestamp, patience: Duration) -> Timestamp {
-    until("something was taken back", patience, async || {
+async fn adoption_since(url: &str, since: Timestamp) -> Timestamp {
+    until("something was taken back", PATIENCE, async || {
         latest_adoption(url).await.filter(|it| *it >= since)
     })
     .await

@@ -197,7 +197,7 @@ async fn logs_keep_every_byte() {
 #[tokio::test]
 async fn a_quiet_log_is_followed_for_longer_than_a_call_may_take() {
     let Some(socket) = local().await else { return };
-    let call_timeout = Duration::from_secs(1);
+    let call_timeout = Duration::from_secs(4);
     let installation = InstallationId::generate();
     let runner = DockerRunner::new(DockerConfig {
         host: Some(format!("unix://{}", socket.display())),
@@ -206,11 +206,8 @@ async fn a_quiet_log_is_followed_for_longer_than_a_call_may_take() {
     })
     .unwrap();
     let engine = ready(&runner).await;
-    let attempt = Attempt::new(
-        installation,
-        engine,
-        task("sleep 2.5; echo line 1; sleep 1.5; echo line 2", &[]),
-    );
+    let attempt =
+        Attempt::new(installation, engine, task("sleep 5; echo line 1; sleep 5; echo line 2", &[]));
     let launched = attempt.launch(&runner).await;
     let (frames, code) = tokio::join!(
         log(&runner, &launched.handle, None, true),

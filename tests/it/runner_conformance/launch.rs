@@ -80,6 +80,11 @@ pub(super) async fn without_a_look_before_the_start_it_runs_again(subject: Arc<S
     let out = without(Guard::InspectBeforeStart);
     let again = attempt.launch(&*subject.runner).await;
     drop(out);
+    if subject.is_kubernetes() {
+        // A pod runs once: the backend itself is the guard.
+        assert!(again.already);
+        return ran_once(&subject, &attempt).await;
+    }
     assert!(!again.already);
     attempt.exit_code(&*subject.runner, &again.handle).await;
     if let Some(starts) = subject.simulated_starts(&attempt) {
@@ -148,10 +153,10 @@ async fn late_start(subject: &Subject, disposal: Disposal) -> Attempt {
 pub(super) async fn one_that_was_put_aside_is_not_started_by_a_late_start(subject: Arc<Subject>) {
     let attempt = late_start(&subject, Disposal::Keep).await;
     let owned = subject.runner.list_owned().await.unwrap();
-    assert_eq!(
-        owned.iter().map(|it| (it.attempt, it.kept)).collect::<Vec<_>>(),
-        [(attempt.key.attempt, true)]
-    );
+    let found: Vec<_> = owned.iter().map(|it| (it.attempt, it.kept)).collect();
+    // A pod that was never started is not worth keeping: it would wait for ever.
+    let expected = if subject.is_kubernetes() { vec![] } else { vec![(attempt.key.attempt, true)] };
+    assert_eq!(found, expected);
 }
 
 pub(super) async fn one_that_was_removed_is_not_started_by_a_late_start(subject: Arc<Subject>) {
@@ -168,7 +173,8 @@ pub(super) async fn one_that_was_adopted_is_not_started_by_a_late_start(subject:
         held.arrived().await;
         let next = attempt.taken_over(Fence(2));
         let observed = other.adopt(&next.key, &next.engine, Fence(2)).await.unwrap();
-        assert_eq!(observed, Observation::Created);
+        // Put under another name, or removed: a pod has but one.
+        assert!(matches!(observed, Observation::Created | Observation::Absent), "{observed:?}");
         let launched = next.launch(&*other).await;
         assert!(!launched.already);
         // It has ended, and its end is not written yet.
@@ -197,12 +203,17 @@ pub(super) async fn what_was_adopted_is_found_and_removed_by_its_key(subject: Ar
     // A holder before has made another one, late, which it may not start.
     let may_not = Steps { may_not_start: true, ..Steps::default() };
     let late = subject.runner.launch(&attempt.request(), &may_not, &CancellationToken::new()).await;
-    assert!(matches!(late, Err(LaunchError::Cancelled)), "{late:?}");
+    // Where the name is still taken, it finds what there is.
+    let made = match late {
+        Err(LaunchError::Cancelled) => 1,
+        Ok(late) if late.already => 0,
+        other => panic!("{other:?}"),
+    };
     let observed = other.inspect(&attempt.key, &attempt.engine).await.unwrap();
     assert!(matches!(observed, Observation::Running { .. }), "{observed:?}");
     assert_eq!(other.kill(&attempt.key, KillMode::Force).await.unwrap(), KillAck::Sent);
     other.wait(&attempt.key, &again.handle).await.unwrap();
-    assert_eq!(subject.runner.list_owned().await.unwrap().len(), 2);
+    assert_eq!(subject.runner.list_owned().await.unwrap().len(), 1 + made);
     for _ in 0..2 {
         other.cleanup(&attempt.key, Disposal::Remove).await.unwrap();
     }

@@ -12,6 +12,11 @@ use crate::support::sandbox::{endless, log, task, task_with, text};
 use crate::support::subject::Subject;
 use crate::support::{eventually, within};
 
+/// A node sends SIGTERM, and SIGKILL two seconds behind it, whatever it is asked for.
+fn is_killed(status: &ExitStatus) -> bool {
+    matches!(status, ExitStatus::Code { code: 137 | 143, oom_killed: false })
+}
+
 pub(super) async fn absent_is_said_only_by_the_same_engine(subject: Arc<Subject>) {
     let key = SandboxKey { installation: subject.installation, attempt: AttemptId::generate() };
     let observed = subject.runner.inspect(&key, &subject.engine).await.unwrap();
@@ -61,7 +66,7 @@ pub(super) async fn wait_goes_on_while_the_engine_is_away(subject: Arc<Subject>)
     };
     let (report, ack) = tokio::join!(waiting, meanwhile);
     assert_eq!(ack, KillAck::Sent);
-    assert_eq!(report.unwrap().status, ExitStatus::Code { code: 137, oom_killed: false });
+    assert!(is_killed(&report.unwrap().status));
 }
 
 pub(super) async fn vanished_is_not_an_exit(subject: Arc<Subject>) {
@@ -72,7 +77,7 @@ pub(super) async fn vanished_is_not_an_exit(subject: Arc<Subject>) {
     // The engine may tell of the death before it forgets the container.
     match result {
         Err(WaitError::Vanished) => {}
-        Ok(report) => assert_eq!(report.status, ExitStatus::Code { code: 137, oom_killed: false }),
+        Ok(report) => assert!(is_killed(&report.status), "{report:?}"),
         Err(other) => panic!("{other:?}"),
     }
     let again = within("wait", subject.runner.wait(&attempt.key, &launched.handle)).await;
@@ -250,5 +255,5 @@ pub(super) async fn another_worker_adopts(subject: Arc<Subject>) {
     })
     .await;
     assert_eq!(other.kill(&attempt.key, KillMode::Force).await.unwrap(), KillAck::Sent);
-    assert_eq!(attempt.exit_code(&*other, &handle).await, Some(137));
+    assert!(matches!(attempt.exit_code(&*other, &handle).await, Some(137 | 143)));
 }

@@ -30,6 +30,16 @@ macro_rules! suite {
                 run(Subject::docker(), super::$module::$case).await;
             })*
         }
+
+        mod kubernetes {
+            use crate::support::subject::{Subject, run};
+
+            $($(#[$meta])*
+            #[tokio::test]
+            async fn $case() {
+                run(Subject::kubernetes(), super::$module::$case).await;
+            })*
+        }
     };
 }
 

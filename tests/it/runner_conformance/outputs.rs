@@ -1,10 +1,17 @@
 use std::sync::Arc;
 
+use serde_json::{Map, Value, json};
 use supercargo::runner::{FileResult, JsonFile};
 
-use crate::support::sandbox::{Attempt, Sink, task, wanted};
+use crate::support::sandbox::{Attempt, Sink, task, task_with, wanted};
 use crate::support::subject::Subject;
 use crate::support::within;
+
+/// As the task declares them: a backend may have to know before.
+fn declared(outputs: &[(&str, &str)]) -> Value {
+    let outputs = outputs.iter().map(|&(name, path)| (name.to_owned(), json!({"path": path})));
+    json!({"outputs": outputs.collect::<Map<_, _>>()})
+}
 
 async fn ended(subject: &Subject, attempt: &Attempt) -> supercargo::runner::Handle {
     let launched = attempt.launch(&*subject.runner).await;
@@ -46,16 +53,17 @@ pub(super) async fn a_large_output_file_is_told_by_its_size(subject: Arc<Subject
 }
 
 pub(super) async fn files_are_stored_or_told_missing_or_too_large(subject: Arc<Subject>) {
-    let script = "mkdir /out; printf a,b > /out/small.csv; printf 1234567890 > /out/large.txt";
+    let script = "mkdir -p /out; printf a,b > /out/small.csv; printf 1234567890 > /out/large.txt";
     let files = r#"{"/out/small.csv": "a,b", "/out/large.txt": "1234567890"}"#;
-    let attempt = subject.attempt(task(script, &[("FAKE_FILES", files)]));
-    let handle = ended(&subject, &attempt).await;
-    let mut request = wanted(&[
+    let outputs = [
         ("small", "/out/small.csv"),
         ("large", "/out/large.txt"),
         ("none", "/out/none"),
         ("deep", "/no/x"),
-    ]);
+    ];
+    let attempt = subject.attempt(task_with(script, &[("FAKE_FILES", files)], &declared(&outputs)));
+    let handle = ended(&subject, &attempt).await;
+    let mut request = wanted(&outputs);
     request.file_limit = 9;
     let sink = Sink::default();
     let collected =
@@ -69,10 +77,12 @@ pub(super) async fn files_are_stored_or_told_missing_or_too_large(subject: Arc<S
 }
 
 pub(super) async fn collecting_again_stores_the_same(subject: Arc<Subject>) {
-    let script = "mkdir /out; printf x > /out/f";
-    let attempt = subject.attempt(task(script, &[("FAKE_FILES", r#"{"/out/f": "x"}"#)]));
+    let script = "mkdir -p /out; printf x > /out/f";
+    let outputs = [("f", "/out/f")];
+    let fake = [("FAKE_FILES", r#"{"/out/f": "x"}"#)];
+    let attempt = subject.attempt(task_with(script, &fake, &declared(&outputs)));
     let handle = ended(&subject, &attempt).await;
-    let request = wanted(&[("f", "/out/f")]);
+    let request = wanted(&outputs);
     let sink = Sink::default();
     let first = subject.runner.collect(&handle, &request, &sink).await.unwrap();
     let again = subject.another().await.collect(&handle, &request, &sink).await.unwrap();

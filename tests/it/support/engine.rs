@@ -15,7 +15,7 @@ pub(crate) const SOCKET: &str = "/var/run/docker.sock";
 pub(crate) const IMAGE: &str = "busybox:latest";
 
 /// Whether tests of this backend must run: where they are skipped, nobody sees them fail.
-fn required(backend: &str) -> bool {
+pub(crate) fn required(backend: &str) -> bool {
     let list = std::env::var("SUPERCARGO_TEST_REQUIRE").unwrap_or_default();
     list.split(',').any(|it| it.trim() == backend)
         || std::env::var("CI").is_ok_and(|it| it == "true")

@@ -107,14 +107,15 @@ impl Work {
         let number = attempt["number"].as_u64().unwrap_or_default();
         let whole = self.log(number);
         // It ended by itself: what it prints before that is known to the byte.
-        let by_itself = matches!(attempt["exit_code"].as_i64(), Some(0 | 75)) && !may_be_cut;
+        let by_itself = matches!(attempt["exit_code"].as_i64(), Some(0 | 75));
+        // Nobody saw how it ended. One that never ran has printed nothing, and one that was cancelled as much as
+        // it came to.
+        let unseen =
+            may_be_cut && attempt["started_at"].is_string() && attempt["state"] != "cancelled";
         // What nobody read is told.
-        let is_told = attempt["log"]["incomplete"] == true;
-        let right = if by_itself || (may_be_cut && !is_told) {
-            log == whole
-        } else {
-            whole.starts_with(log)
-        };
+        let is_told = may_be_cut && attempt["log"]["incomplete"] == true;
+        let right =
+            if (by_itself || unseen) && !is_told { log == whole } else { whole.starts_with(log) };
         (!right).then(|| {
             let (got, wanted) = (log.lines().count(), whole.lines().count());
             let at = log.bytes().zip(whole.bytes()).take_while(|(a, b)| a == b).count();
@@ -328,4 +329,36 @@ async fn left_of(starts: &Starts, id: &str, deadline: Instant) -> Option<String>
     }
     let left = starts.left(id).await;
     (!left.is_empty()).then(|| format!("task {id} has left {left:?} on the engine"))
+}
+
+#[test]
+fn a_log_is_whole_unless_it_was_cut_by_a_stop_or_is_told_to_be_incomplete() {
+    let work = Work { name: "w".to_owned(), lines: 2, ..Work::default() };
+    let ran = |state: &str, code: i64, incomplete: bool| {
+        json!({"number": 1, "state": state, "exit_code": code, "started_at": "2026-11-21T05:08:09Z",
+            "log": {"incomplete": incomplete}})
+    };
+    let queued = json!({"number": 1, "state": "cancelled"});
+    let refused = json!({"number": 1, "state": "failed", "failure": {"reason": "start_error"}});
+    let (all, some, other) = ("w 1.0\nw 1.1\n", "w 1.0\n", "w 1.1\n");
+    for (attempt, log, may_be_cut, right) in [
+        (ran("succeeded", 0, false), all, false, true),
+        (ran("succeeded", 0, false), some, false, false),
+        (ran("succeeded", 0, true), some, false, false),
+        (ran("succeeded", 0, false), some, true, false),
+        (ran("succeeded", 0, true), some, true, true),
+        (ran("succeeded", 0, true), other, true, false),
+        (ran("cancelled", 0, false), some, true, false),
+        (ran("failed", 75, false), some, true, false),
+        (ran("failed", 255, false), some, true, false),
+        (ran("failed", 255, true), some, true, true),
+        (ran("failed", 255, false), some, false, true),
+        (ran("cancelled", 137, false), some, true, true),
+        (ran("cancelled", 137, false), other, true, false),
+        (queued, "", true, true),
+        (refused, "", true, true),
+    ] {
+        let fault = work.judge_log(&attempt, log, may_be_cut);
+        assert_eq!(fault.is_none(), right, "{attempt} {log:?} {may_be_cut}: {fault:?}");
+    }
 }

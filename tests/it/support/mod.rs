@@ -1,6 +1,8 @@
 //! What the tests share.
 
 pub(crate) mod api;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod cluster;
 pub(crate) mod containers;
 pub(crate) mod database;
 pub(crate) mod declared;

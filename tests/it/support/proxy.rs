@@ -1,12 +1,15 @@
-//! Stands between a client and an engine, and lets single answers get lost.
+//! Stands between a client and an engine or a cluster, and lets single answers get lost.
 
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -32,9 +35,36 @@ struct State {
     requests: Mutex<Vec<String>>,
 }
 
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Makes a connection to what is behind.
+pub(crate) type Connect =
+    Arc<dyn Fn() -> BoxFuture<'static, io::Result<Box<dyn Stream>>> + Send + Sync>;
+
+fn socket(path: PathBuf) -> Connect {
+    Arc::new(move || {
+        let path = path.clone();
+        async move {
+            let stream: Box<dyn Stream> = Box::new(UnixStream::connect(path).await?);
+            Ok(stream)
+        }
+        .boxed()
+    })
+}
+
+/// Where clients come in.
+#[derive(Clone)]
+enum Door {
+    Socket(PathBuf),
+    Port(SocketAddr),
+}
+
 pub(crate) struct Proxy {
-    folder: TempDir,
-    upstream: Mutex<PathBuf>,
+    _folder: Option<TempDir>,
+    door: Door,
+    upstream: Mutex<Connect>,
     state: Arc<State>,
     listener: Mutex<Option<AbortHandle>>,
     /// Counts the times that everything was cut.
@@ -43,10 +73,26 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
+    /// Behind a socket, in front of one.
     pub(crate) fn start(upstream: impl Into<PathBuf>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let door = Door::Socket(folder.path().join("engine.sock"));
+        Self::over(Some(folder), door, socket(upstream.into()))
+    }
+
+    /// Behind a port of this machine. Each connection has one request.
+    pub(crate) fn start_at_a_port(upstream: Connect) -> Self {
+        let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let door = Door::Port(free.local_addr().unwrap());
+        drop(free);
+        Self::over(None, door, upstream)
+    }
+
+    fn over(folder: Option<TempDir>, door: Door, upstream: Connect) -> Self {
         let proxy = Self {
-            folder: tempfile::tempdir().unwrap(),
-            upstream: Mutex::new(upstream.into()),
+            _folder: folder,
+            door,
+            upstream: Mutex::new(upstream),
             state: Arc::default(),
             listener: Mutex::default(),
             cuts: watch::Sender::new(0),
@@ -56,12 +102,11 @@ impl Proxy {
         proxy
     }
 
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("engine.sock")
-    }
-
     pub(crate) fn host(&self) -> String {
-        format!("unix://{}", self.path().display())
+        match &self.door {
+            Door::Socket(path) => format!("unix://{}", path.display()),
+            Door::Port(address) => format!("http://{address}"),
+        }
     }
 
     /// Nobody listens any more, and every connection breaks.
@@ -75,25 +120,30 @@ impl Proxy {
     /// Another engine answers from now on, as where a machine was exchanged.
     pub(crate) fn point_at(&self, upstream: impl Into<PathBuf>) {
         self.close();
-        *self.upstream.lock().unwrap() = upstream.into();
+        *self.upstream.lock().unwrap() = socket(upstream.into());
         self.open();
     }
 
     pub(crate) fn open(&self) {
-        std::fs::remove_file(self.path()).ok();
-        let listener = UnixListener::bind(self.path()).unwrap();
+        if self.listener.lock().unwrap().is_some() {
+            return;
+        }
+        let listener = Listener::bind(&self.door);
         let (state, upstream, cuts) =
             (Arc::clone(&self.state), self.upstream.lock().unwrap().clone(), self.cuts.subscribe());
+        let one_request = matches!(self.door, Door::Port(_));
         let task = async move {
             let mut connections = JoinSet::new();
-            while let Ok((client, _)) = listener.accept().await {
+            while let Ok(client) = listener.accept().await {
                 let (state, upstream, mut cuts) =
-                    (Arc::clone(&state), upstream.clone(), cuts.clone());
+                    (Arc::clone(&state), Arc::clone(&upstream), cuts.clone());
                 connections.spawn(async move {
                     cuts.mark_unchanged();
                     tokio::select! {
                         // A broken connection is what this is for.
-                        result = serve(&state, client, upstream) => result.unwrap_or_default(),
+                        result = serve(&state, client, &upstream, one_request) => {
+                            result.unwrap_or_default();
+                        }
                         _ = cuts.changed() => {}
                     }
                 });
@@ -120,14 +170,59 @@ fn matches(request: &str, method: &str, path_end: &str) -> bool {
     words.next() == Some(method) && words.next().is_some_and(path)
 }
 
-async fn serve(state: &State, mut client: UnixStream, upstream: PathBuf) -> io::Result<()> {
+enum Listener {
+    Socket(UnixListener),
+    Port(TcpListener),
+}
+
+impl Listener {
+    fn bind(door: &Door) -> Self {
+        match door {
+            Door::Socket(path) => {
+                std::fs::remove_file(path).ok();
+                Self::Socket(UnixListener::bind(path).unwrap())
+            }
+            Door::Port(address) => {
+                let socket = tokio::net::TcpSocket::new_v4().unwrap();
+                socket.set_reuseaddr(true).unwrap();
+                socket.bind(*address).unwrap();
+                Self::Port(socket.listen(1_024).unwrap())
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Socket(listener) => Box::new(listener.accept().await?.0),
+            Self::Port(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+}
+
+/// Of a whole request, by its head.
+fn length(text: &str) -> usize {
+    let head = text.split("\r\n\r\n").next().unwrap_or_default();
+    let body = head.lines().find_map(|it| {
+        let (name, value) = it.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().unwrap())
+    });
+    head.len() + 4 + body.unwrap_or_default()
+}
+
+async fn serve(
+    state: &State,
+    mut client: Box<dyn Stream>,
+    upstream: &Connect,
+    one_request: bool,
+) -> io::Result<()> {
     let mut head = Vec::new();
     while !head.windows(4).any(|it| it == b"\r\n\r\n") {
         if client.read_buf(&mut head).await? == 0 {
             return Ok(());
         }
     }
-    let line = String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned();
+    let text = String::from_utf8_lossy(&head).into_owned();
+    let line = text.lines().next().unwrap_or_default().to_owned();
     let rule = {
         let mut rules = state.rules.lock().unwrap();
         let found = rules.iter().position(|it| matches(&line, it.method, it.path_end));
@@ -143,9 +238,18 @@ async fn serve(state: &State, mut client: UnixStream, upstream: PathBuf) -> io::
             false
         }
     };
-    let mut engine = UnixStream::connect(upstream).await?;
+    // Behind a lost answer nothing more is handed on: the request has to be whole.
+    while loses && head.len() < length(&text) {
+        client.read_buf(&mut head).await?;
+    }
+    let mut engine = upstream().await?;
     state.requests.lock().unwrap().push(line);
+    if one_request && !text.to_ascii_lowercase().contains("\r\nupgrade:") {
+        let end = text.find("\r\n").unwrap_or_default() + 2;
+        head.splice(end..end, b"connection: close\r\n".iter().copied());
+    }
     engine.write_all(&head).await?;
+    engine.flush().await?;
     if loses {
         engine.read_u8().await?;
         return Ok(());

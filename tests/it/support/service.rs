@@ -60,6 +60,8 @@ pub(crate) struct Api {
 
 /// Longer than any answer takes: the caller takes it for lost.
 const LOST: Duration = Duration::from_secs(20);
+/// Of the log of a service, where its test fails.
+const LOG_LINES: usize = 150;
 
 impl Api {
     /// Below `/api/v1`.
@@ -125,7 +127,7 @@ impl Service {
         // There is none where none is asked for.
         let token = std::fs::read_to_string(folder.join("admin.token")).unwrap_or_default();
         token.trim().clone_into(&mut self.token);
-        until("it is ready", Duration::from_secs(20), async || {
+        until("it is ready", Duration::from_mins(1), async || {
             let answer = self.client.get(format!("{}/readyz", self.url)).send().await.ok()?;
             answer.status().is_success().then_some(())
         })
@@ -250,6 +252,14 @@ impl Service {
         self.request("GET", &format!("/tasks/{id}/logs"), None).await.text()
     }
 
+    /// For a test that fails: more would hide what it says itself.
+    fn end_of_log(&self) -> String {
+        let log = std::fs::read_to_string(self.data_dir.path().join("service.log"));
+        let log = log.unwrap_or_default();
+        let lines: Vec<&str> = log.lines().filter(|it| !is_request(it)).collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+    }
+
     /// The command line, as its user would call it here.
     pub(crate) fn cli(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_supercargo"));
@@ -296,11 +306,13 @@ impl Service {
     pub(crate) fn log_of(&self, what: &str) -> String {
         let log = std::fs::read_to_string(self.data_dir.path().join("service.log"));
         let log = log.unwrap_or_default();
-        log.lines()
-            .filter(|it| it.contains(what) && !it.contains("request answered"))
-            .collect::<Vec<_>>()
-            .join("\n")
+        log.lines().filter(|it| it.contains(what) && !is_request(it)).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// A request that was answered as it should be: there are hundreds of these.
+fn is_request(line: &str) -> bool {
+    line.contains("request answered")
 }
 
 fn spawn(data_dir: &Path, options: &Options, listen: &str) -> Child {
@@ -332,8 +344,7 @@ fn spawn(data_dir: &Path, options: &Options, listen: &str) -> Child {
 impl Drop for Service {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.data_dir.path().join("service.log"));
-            eprintln!("--- the log of the service\n{}", log.unwrap_or_default());
+            eprintln!("--- the end of the log of the service\n{}", self.end_of_log());
         }
         // In order, so that its Postgres goes with it; a start after a kill is for the test to make.
         let pid = rustix::process::Pid::from_child(&self.child);

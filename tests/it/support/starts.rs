@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::models::{ContainerSummary, EventMessage};
+use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as Listed, EventMessage};
 use bollard::query_parameters::{EventsOptions, InspectContainerOptions, ListContainersOptions};
 use futures_util::StreamExt;
 
@@ -59,15 +59,17 @@ impl Seen {
         }
         let Some(task) = labels.get(TASK).cloned() else { return };
         if action == "start" {
-            self.started(task, labels.get(ATTEMPT).cloned().unwrap_or_default(), id);
+            self.started(task, labels.get(ATTEMPT).cloned().unwrap_or_default(), id, true);
         } else {
             self.running.entry(task).or_default().remove(&id);
         }
     }
 
-    fn started(&mut self, task: String, attempt: String, id: String) {
+    fn started(&mut self, task: String, attempt: String, id: String, runs: bool) {
         let running = self.running.entry(task.clone()).or_default();
-        running.insert(id.clone());
+        if runs {
+            running.insert(id.clone());
+        }
         if running.len() > 1 {
             let count = running.len();
             self.overlaps.push(format!("task {task} runs in {count} containers at a time"));
@@ -77,23 +79,26 @@ impl Seen {
         self.containers.entry(task).or_default().push(id);
     }
 
-    /// What an engine that died did not tell: what has ended with it or meanwhile, and what it started last.
+    /// What an engine that died did not tell: what has ended with it or meanwhile, and what it started last,
+    /// which may have ended, too.
     fn after_a_break(&mut self, list: Vec<ContainerSummary>) {
         let list: HashMap<String, _> = list
             .into_iter()
-            .filter_map(|it| Some((it.id?, it.labels.unwrap_or_default())))
+            .filter(|it| it.state.is_some_and(|it| it != Listed::CREATED))
+            .filter_map(|it| Some((it.id?, (runs(it.state?), it.labels?))))
             .collect();
         for running in self.running.values_mut() {
-            running.retain(|it| list.contains_key(it));
+            running.retain(|it| list.get(it).is_some_and(|(runs, _)| *runs));
         }
         if self.events.is_empty() {
             return;
         }
-        for (id, mut labels) in list {
+        for (id, (runs, mut labels)) in list {
             let Some(task) = labels.remove(TASK) else { continue };
             let known = self.containers.get(&task).is_some_and(|it| it.contains(&id));
             if !known {
-                self.started(task, labels.remove(ATTEMPT).unwrap_or_default(), id);
+                let attempt = labels.remove(ATTEMPT).unwrap_or_default();
+                self.started(task, attempt, id, runs);
             }
         }
     }
@@ -176,14 +181,15 @@ impl Starts {
     /// The containers of a task, whether they were started or not.
     pub(crate) async fn containers(&self, task: &str) -> Vec<String> {
         let filters = HashMap::from([("label".to_owned(), vec![format!("{TASK}={task}")])]);
-        let options = bollard::query_parameters::ListContainersOptions {
-            all: true,
-            filters: Some(filters),
-            ..Default::default()
-        };
+        let options =
+            ListContainersOptions { all: true, filters: Some(filters), ..Default::default() };
         let list = self.docker.list_containers(Some(options)).await.unwrap();
         list.into_iter().filter_map(|it| it.id).collect()
     }
+}
+
+const fn runs(state: Listed) -> bool {
+    matches!(state, Listed::RUNNING | Listed::PAUSED | Listed::RESTARTING | Listed::STOPPING)
 }
 
 impl Drop for Starts {
@@ -197,7 +203,8 @@ async fn read(docker: Docker, seen: Arc<Mutex<Seen>>) {
     pause.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         pause.tick().await;
-        let Ok(list) = docker.list_containers(None::<ListContainersOptions>).await else {
+        let options = ListContainersOptions { all: true, ..Default::default() };
+        let Ok(list) = docker.list_containers(Some(options)).await else {
             continue;
         };
         seen.lock().unwrap().after_a_break(list);

@@ -8,9 +8,11 @@ use supercargo::domain::spec::TaskSpec;
 use supercargo::ids::InstallationId;
 use supercargo::runner::docker::{DockerConfig, DockerRunner};
 use supercargo::runner::fake::{FakeEngine, FakeRunner, Held as FakeHeld};
-use supercargo::runner::{Disposal, EngineId, EngineState, Runner, SandboxKey};
+use supercargo::runner::kubernetes::{KubernetesConfig, KubernetesRunner};
+use supercargo::runner::{Disposal, EngineId, EngineState, Runner, SandboxKey, naming};
 use tokio::sync::oneshot;
 
+use super::cluster::Cluster;
 use super::engine::local;
 use super::proxy::{Fate, Proxy};
 use super::sandbox::Attempt;
@@ -27,12 +29,13 @@ pub(crate) struct Subject {
 enum Backend {
     Fake(FakeEngine),
     Docker(Proxy),
+    Kubernetes(Box<(Proxy, Cluster)>),
 }
 
 /// A start on its way.
 pub(crate) enum Held {
     Fake(FakeHeld),
-    Docker { arrived: oneshot::Receiver<()>, go_on: oneshot::Sender<()> },
+    AtProxy { arrived: oneshot::Receiver<()>, go_on: oneshot::Sender<()> },
 }
 
 impl Held {
@@ -40,7 +43,7 @@ impl Held {
         let arrived = async {
             match self {
                 Self::Fake(held) => held.arrived().await,
-                Self::Docker { arrived, .. } => arrived.await.is_ok(),
+                Self::AtProxy { arrived, .. } => arrived.await.is_ok(),
             }
         };
         assert!(within("a start arrives", arrived).await, "it never came to a start");
@@ -49,7 +52,7 @@ impl Held {
     pub(crate) fn release(self) {
         match self {
             Self::Fake(held) => held.release(),
-            Self::Docker { go_on, .. } => go_on.send(()).unwrap(),
+            Self::AtProxy { go_on, .. } => go_on.send(()).unwrap(),
         }
     }
 }
@@ -62,6 +65,12 @@ impl Subject {
 
     pub(crate) async fn docker() -> Option<Self> {
         let backend = Backend::Docker(Proxy::start(local().await?));
+        Some(Self::over(backend).await)
+    }
+
+    pub(crate) async fn kubernetes() -> Option<Self> {
+        let cluster = Cluster::find().await?;
+        let backend = Backend::Kubernetes(Box::new((cluster.proxy(), cluster)));
         Some(Self::over(backend).await)
     }
 
@@ -88,6 +97,7 @@ impl Subject {
         match &self.backend {
             Backend::Fake(engine) => engine.go_down("a test"),
             Backend::Docker(proxy) => proxy.close(),
+            Backend::Kubernetes(it) => it.0.close(),
         }
         let mut engine = self.runner.engine();
         let down = engine.wait_for(|it| matches!(it, EngineState::Down { .. }));
@@ -99,6 +109,7 @@ impl Subject {
         match &self.backend {
             Backend::Fake(engine) => engine.come_up(),
             Backend::Docker(proxy) => proxy.open(),
+            Backend::Kubernetes(it) => it.0.open(),
         }
         ready(&*self.runner).await;
     }
@@ -108,6 +119,7 @@ impl Subject {
         match &self.backend {
             Backend::Fake(engine) => engine.lose_next_create(),
             Backend::Docker(proxy) => proxy.next("POST", "/start", Fate::Unheard),
+            Backend::Kubernetes(it) => it.0.next("POST", "/secrets", Fate::Unheard),
         }
     }
 
@@ -116,19 +128,24 @@ impl Subject {
         match &self.backend {
             Backend::Fake(engine) => engine.lose_next_start(),
             Backend::Docker(proxy) => proxy.next("POST", "/start", Fate::AnswerLost),
+            Backend::Kubernetes(it) => it.0.next("POST", "/secrets", Fate::AnswerLost),
         }
     }
 
     pub(crate) fn hold_next_start(&self) -> Held {
-        match &self.backend {
-            Backend::Fake(engine) => Held::Fake(engine.hold_next_start()),
-            Backend::Docker(proxy) => {
-                let (arrive, arrived) = oneshot::channel();
-                let (go_on, released) = oneshot::channel();
-                proxy.next("POST", "/start", Fate::Held(arrive, released));
-                Held::Docker { arrived, go_on }
-            }
-        }
+        let (proxy, path) = match &self.backend {
+            Backend::Fake(engine) => return Held::Fake(engine.hold_next_start()),
+            Backend::Docker(proxy) => (proxy, "/start"),
+            Backend::Kubernetes(it) => (&it.0, "/secrets"),
+        };
+        let (arrive, arrived) = oneshot::channel();
+        let (go_on, released) = oneshot::channel();
+        proxy.next("POST", path, Fate::Held(arrive, released));
+        Held::AtProxy { arrived, go_on }
+    }
+
+    pub(crate) const fn is_kubernetes(&self) -> bool {
+        matches!(self.backend, Backend::Kubernetes(_))
     }
 
     /// How often a simulated attempt was started.
@@ -136,7 +153,7 @@ impl Subject {
     pub(crate) fn simulated_starts(&self, attempt: &Attempt) -> Option<u32> {
         match &self.backend {
             Backend::Fake(engine) => Some(engine.starts(attempt.key.attempt)),
-            Backend::Docker(_) => None,
+            Backend::Docker(_) | Backend::Kubernetes(_) => None,
         }
     }
 
@@ -145,12 +162,19 @@ impl Subject {
         match &self.backend {
             Backend::Fake(_) => Vec::new(),
             Backend::Docker(proxy) => proxy.requests(),
+            Backend::Kubernetes(it) => it.0.requests(),
         }
     }
 
     /// Somebody else removes the sandbox.
     pub(crate) async fn remove_behind_its_back(&self, key: &SandboxKey) {
-        self.another().await.cleanup(key, Disposal::Remove).await.unwrap();
+        match &self.backend {
+            Backend::Fake(_) | Backend::Docker(_) => {
+                self.another().await.cleanup(key, Disposal::Remove).await.unwrap();
+            }
+            // Not as this service does it, which tells.
+            Backend::Kubernetes(it) => it.1.erase(&naming::sandbox_name(key)).await,
+        }
     }
 
     async fn clean(&self) {
@@ -166,6 +190,10 @@ impl Backend {
         match self {
             Self::Fake(engine) => Arc::new(FakeRunner::new(engine.clone(), installation)),
             Self::Docker(proxy) => Arc::new(docker_runner(&proxy.host(), installation)),
+            Self::Kubernetes(it) => {
+                let backend = it.1.backend_behind(&it.0);
+                Arc::new(KubernetesRunner::new(KubernetesConfig { backend, installation }))
+            }
         }
     }
 }

@@ -1,0 +1,212 @@
+//! What a kind of target can't honour. A field that would be dropped is a fault at the submit, naming the field
+//! and the target.
+
+use serde_json::Value;
+
+use super::kubernetes::MAIN_CONTAINER;
+use super::reader::escape;
+use super::{Fault, InputFile, OUTPUT_DIR, OutputSource, TaskSpec, pod_security};
+use crate::domain::target::{Backend, PodSecurity};
+
+/// What one `Secret` holds at most, less room for what else is in it.
+pub const SECRET_BYTES: usize = 900 << 10;
+/// Of a file in a volume.
+const MOST_MODE: u32 = 0o777;
+/// The largest number of a user or group on Kubernetes.
+const MAX_ID: i64 = i32::MAX as i64;
+
+/// Everything in `spec` that the target can't do.
+pub fn faults(spec: &TaskSpec, target: &str, backend: &Backend) -> Vec<Fault> {
+    match backend {
+        Backend::Docker(_) | Backend::Simulated => other_than_kubernetes(spec, target, backend),
+        Backend::Kubernetes(it) => {
+            pod_faults(spec, target, it.pod_security, it.pod_template.as_ref())
+        }
+    }
+}
+
+fn other_than_kubernetes(spec: &TaskSpec, target: &str, backend: &Backend) -> Vec<Fault> {
+    let strict = spec.kubernetes.as_ref().is_some_and(|it| it.strict);
+    let detail = format!(
+        "target {target:?} is of kind {}, and \"kubernetes\" is \"strict\": choose a target of kind kubernetes",
+        backend.kind()
+    );
+    strict.then(|| Fault::new("/kubernetes/strict", UNSUPPORTED, detail)).into_iter().collect()
+}
+
+const UNSUPPORTED: &str = "unsupported";
+
+/// The same for a target of kind kubernetes with these settings.
+pub fn pod_faults(
+    spec: &TaskSpec,
+    target: &str,
+    security: PodSecurity,
+    template: Option<&Value>,
+) -> Vec<Fault> {
+    let mut found = Found { target, faults: Vec::new() };
+    if spec.resources.pids.is_some() {
+        found.cannot(
+            "/resources/pids",
+            "limit the processes of one pod: leave \"pids\" out, and set podPidsLimit on its nodes",
+        );
+    }
+    if let Some(user) = &spec.user
+        && numeric_user(user).is_none()
+    {
+        found.cannot(
+            "/user",
+            format!("look up the user {user:?} in the image: write its number, such as \"1000\" or \"1000:1000\""),
+        );
+    }
+    for name in spec.env.keys().filter(|it| !is_variable_name(it)) {
+        found.cannot(
+            &format!("/env/{}", escape(name)),
+            format!(
+                "set {name:?}: use letters, digits, \"_\", \"-\" and \".\", and no digit first"
+            ),
+        );
+    }
+    for (index, file) in spec.files.iter().enumerate() {
+        if let Err((field, why)) = deliverable(file) {
+            found.cannot(&format!("/files/{index}/{field}"), why);
+        }
+    }
+    for (name, output) in &spec.outputs {
+        if let OutputSource::Path(path) = &output.source
+            && let Err(why) = output_directory(path)
+        {
+            found.cannot(&format!("/outputs/{}/path", escape(name)), why);
+        }
+    }
+    if security == PodSecurity::Restricted {
+        found.restricted(spec, template);
+    }
+    found.faults
+}
+
+struct Found<'a> {
+    target: &'a str,
+    faults: Vec<Fault>,
+}
+
+impl Found<'_> {
+    fn cannot(&mut self, pointer: &str, what: impl AsRef<str>) {
+        let detail = format!("target {:?} (kubernetes) can't {}", self.target, what.as_ref());
+        self.faults.push(Fault::new(pointer, UNSUPPORTED, detail));
+    }
+
+    fn restricted(&mut self, spec: &TaskSpec, template: Option<&Value>) {
+        let own = spec.kubernetes.as_ref().and_then(|it| it.pod_template.as_ref());
+        let said = spec.user.as_deref().and_then(|it| numeric_user(it).map(|it| it.0));
+        match said.or_else(|| user_of([own, template])) {
+            Some(0) => self.cannot(
+                "/user",
+                "run anything as root, as its pod_security is restricted: give another \"user\"",
+            ),
+            // A name has its fault already.
+            None if spec.user.is_none() => self.cannot(
+                "/user",
+                "know whether the image runs as root, which its pod_security restricted forbids: give a numeric \"user\", such as \"1000\"",
+            ),
+            Some(_) | None => {}
+        }
+        for (pointer, why) in own.map(pod_security::violations).unwrap_or_default() {
+            self.cannot(
+                &format!("/kubernetes/pod_template{pointer}"),
+                format!("take this, as its pod_security is restricted: {why}"),
+            );
+        }
+    }
+}
+
+/// The user that templates give the main container, the first template first.
+fn user_of(templates: [Option<&Value>; 2]) -> Option<i64> {
+    let of_main = |it: &Value| {
+        let containers = it.pointer("/spec/containers")?.as_array()?;
+        let main = containers.iter().find(|it| it["name"] == MAIN_CONTAINER)?;
+        main.pointer("/securityContext/runAsUser")?.as_i64()
+    };
+    let of_pod = |it: &Value| it.pointer("/spec/securityContext/runAsUser")?.as_i64();
+    let present = || templates.into_iter().flatten();
+    present().find_map(of_main).or_else(|| present().find_map(of_pod))
+}
+
+/// `1000` or `1000:1000` as numbers. `root` is 0 in every image.
+pub fn numeric_user(user: &str) -> Option<(i64, Option<i64>)> {
+    let number = |text: &str| match text {
+        "root" => Some(0),
+        _ if text.bytes().all(|it| it.is_ascii_digit()) => {
+            text.parse().ok().filter(|it| *it <= MAX_ID)
+        }
+        _ => None,
+    };
+    match user.split_once(':') {
+        None => Some((number(user)?, None)),
+        Some((user, group)) => Some((number(user)?, Some(number(group)?))),
+    }
+}
+
+fn is_variable_name(name: &str) -> bool {
+    let inside = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'_' | b'-' | b'.');
+    !name.starts_with(|it: char| it.is_ascii_digit())
+        && name.bytes().all(inside)
+        && !matches!(name, "." | "..")
+}
+
+/// A path without what says nothing: `/in//./a/` → `/in/a`.
+pub fn plain_path(path: &str) -> String {
+    let parts = path.split('/').filter(|it| !matches!(*it, "" | "."));
+    parts.fold(String::new(), |path, part| path + "/" + part)
+}
+
+/// Else the field that is in the way, and why.
+fn deliverable(file: &InputFile) -> Result<(), (&'static str, String)> {
+    let path = plain_path(&file.path);
+    if within(&path, OUTPUT_DIR) {
+        let why = format!("put a file into {OUTPUT_DIR}, which is ours: choose another folder");
+        return Err(("path", why));
+    }
+    if path.contains(':') {
+        let why = "put a file where there is a \":\" in its path: choose another name";
+        return Err(("path", why.to_owned()));
+    }
+    if file.mode > MOST_MODE {
+        let why = format!("give a file the mode {:04o}: {MOST_MODE:04o} is the most", file.mode);
+        return Err(("mode", why));
+    }
+    if file.content.len() > SECRET_BYTES {
+        let why = format!(
+            "take a file of {} bytes: {SECRET_BYTES} are the most; cut it in two, put it into the image or fetch it",
+            file.content.len()
+        );
+        return Err(("content", why));
+    }
+    Ok(())
+}
+
+/// Below these, and at them, the image has what the command needs.
+const SYSTEM: [&str; 8] = ["/bin", "/boot", "/dev", "/etc", "/proc", "/sbin", "/sys", "/usr"];
+/// At these alone.
+const CROWDED: [&str; 5] = ["", "/home", "/run", "/var", "/var/run"];
+
+/// The folder that is shared with the collector so that it finds this output: its parent. What the image has
+/// there is hidden, so that it can't be one that the command needs.
+pub fn output_directory(path: &str) -> Result<String, String> {
+    let path = plain_path(path);
+    let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+    let fix = "write it into a folder of its own, such as /out";
+    if path.contains(':') {
+        return Err("hand out a path with a \":\" in it: choose another name".to_owned());
+    }
+    let system = SYSTEM.iter().any(|it| within(parent, it)) || parent.starts_with("/lib");
+    if system || CROWDED.contains(&parent) {
+        let parent = if parent.is_empty() { "/" } else { parent };
+        return Err(format!("hand out what is in {parent}, a folder of the system: {fix}"));
+    }
+    Ok(parent.to_owned())
+}
+
+/// Whether `path` is `folder` or below it.
+pub fn within(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

@@ -1,0 +1,78 @@
+//! The events that the cluster keeps of its pods, as far as they are about ours. Lossy by nature: nothing is
+//! decided by them but how long to wait, and what to tell.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Event as ClusterEvent;
+use tokio::sync::watch;
+
+use super::session::Place;
+
+/// Kept of one pod.
+const MAX: usize = 64;
+
+/// Which pod an event is about.
+pub(super) fn place(event: &ClusterEvent) -> Option<Place> {
+    let object = &event.involved_object;
+    Some(Place { namespace: object.namespace.clone()?, pod: object.name.clone()? })
+}
+
+/// One event of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Happening {
+    pub(super) at: Timestamp,
+    pub(super) reason: String,
+    pub(super) message: String,
+    /// Which of its containers it is about.
+    pub(super) container: Option<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct Happenings {
+    pods: HashMap<Place, Vec<Happening>>,
+    changes: watch::Sender<u64>,
+}
+
+impl Default for Happenings {
+    fn default() -> Self {
+        Self { pods: HashMap::new(), changes: watch::Sender::new(0) }
+    }
+}
+
+impl Happenings {
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    pub(super) fn hear(&mut self, place: Place, event: ClusterEvent) {
+        let container = event
+            .involved_object
+            .field_path
+            .as_deref()
+            .and_then(|it| it.split_once('{'))
+            .map(|(_, name)| name.trim_end_matches('}').to_owned());
+        let at = event.last_timestamp.or(event.first_timestamp).map(|it| it.0);
+        let at = at.or(event.event_time.map(|it| it.0)).unwrap_or(Timestamp::UNIX_EPOCH);
+        let happening = Happening {
+            at,
+            reason: event.reason.unwrap_or_default(),
+            message: event.message.unwrap_or_default(),
+            container,
+        };
+        let of_pod = self.pods.entry(place).or_default();
+        if of_pod.len() < MAX && of_pod.last() != Some(&happening) {
+            of_pod.push(happening);
+            self.changes.send_modify(|it| *it += 1);
+        }
+    }
+
+    pub(super) fn since(&self, place: &Place, from: usize) -> (Vec<Happening>, usize) {
+        let all = self.pods.get(place).map(Vec::as_slice).unwrap_or_default();
+        (all.get(from..).unwrap_or_default().to_vec(), all.len())
+    }
+
+    pub(super) fn forget(&mut self, place: &Place) {
+        self.pods.remove(place);
+    }
+}
