@@ -520,6 +520,10 @@ impl Runner for KubernetesRunner {
         self.read_log(handle, logs::Part::Last(frames))
     }
 
+    fn log_turnover(&self) -> Option<Duration> {
+        Some(logs::TURNOVER)
+    }
+
     async fn kill(&self, key: &SandboxKey, mode: KillMode) -> Result<KillAck, RunnerError> {
         self.session.engine()?;
         let Some(seen) = self.seen(key).await? else {
@@ -565,9 +569,9 @@ impl Runner for KubernetesRunner {
                 .await
             }
             (None, Some(State::Ended { message, .. })) => {
-                Ok(collect::from_message(message, request))
+                Ok(collect::from_message(message, seen.containers.len(), request))
             }
-            (None, _) => Ok(collect::from_message("", request)),
+            (None, _) => Ok(collect::from_message("", seen.containers.len(), request)),
         }
     }
 
