@@ -221,6 +221,10 @@ impl<'a> Launch<'a> {
         match self.look().await? {
             Some(seen) if seen.phase == Phase::Created && !seen.is_whole => {
                 // Another one of its name may be started late, but not this one.
+                tracing::warn!(
+                    container = seen.id,
+                    "the engine made the container only in part when it died: it is made anew"
+                );
                 let removed = self.runner.remove(&seen.id).await;
                 removed.map_err(|error| LaunchError::Indeterminate(error.to_string()))?;
                 Ok(None)
