@@ -41,7 +41,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -320,7 +320,9 @@ impl KubernetesRunner {
         loop {
             // Nodes take a minute to confirm the end of what they have not started.
             let never_came = !latest.has_run() && begun.elapsed() > START_PATIENCE;
-            if latest.is_over() || never_came || self.lost_its_node(&latest).await {
+            let ended = latest.is_dying()
+                && timeout(LOOK_AGAIN, self.are_ended(&latest)).await.unwrap_or(false);
+            if latest.is_over() || never_came || ended || self.lost_its_node(&latest).await {
                 return self.release(&latest).await;
             }
             if Instant::now() >= patience {
@@ -337,6 +339,24 @@ impl KubernetesRunner {
                 },
             }
         }
+    }
+
+    /// Waits for the end of the containers that are said to run in a pod that its node ends, as older nodes do
+    /// not tell of it: a followed log ends with its container. False: that can't be told now.
+    async fn are_ended(&self, seen: &Seen) -> bool {
+        for container in seen.running() {
+            // A connection that breaks off may look the same, once.
+            for _ in 0..2 {
+                let Ok(client) = self.session.client() else { return false };
+                let log =
+                    logs::until_the_end(&client, &seen.namespace, &seen.name, &container.name);
+                if !log.await {
+                    sleep(LOOK_AGAIN).await;
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     async fn take_back_gate(&self, seen: &Seen) -> Result<(), RunnerError> {
@@ -465,6 +485,15 @@ impl Runner for KubernetesRunner {
                         if self.lost_its_node(&seen).await =>
                     {
                         return Ok(observe::lost_with_node(&seen, now()));
+                    }
+                    Standing::Running { .. } if seen.is_dying() => {
+                        tokio::select! {
+                            ended = self.are_ended(&seen) => if ended {
+                                return Ok(observe::ended_by_deadline(&seen, now()));
+                            },
+                            () = watched.changed() => {}
+                        }
+                        Some(now())
                     }
                     Standing::Running { until, .. } => {
                         let ask_node = seen.deletion.map(|it| {

@@ -122,6 +122,9 @@ fn ended(seen: &Seen, context: Context<'_>) -> Option<ExitReport> {
             .unwrap_or((Reason::InitFailed, failed.message));
         return Some(report(disrupted(reason, message, None), failed.finished_at));
     }
+    if seen.is_dying() {
+        return None;
+    }
     let is_final = matches!(seen.phase, Phase::Failed | Phase::Succeeded);
     let is_deleted = seen.deletion.is_some() && seen.is_over();
     if !is_final && !is_deleted {
@@ -219,6 +222,17 @@ fn put_out(
         ));
     }
     Some((Reason::DeletedExternally, "the pod was deleted by somebody else".to_owned()))
+}
+
+/// What older nodes leave of a pod that was stopped by its deadline: how it ended is not told.
+pub(super) fn ended_by_deadline(seen: &Seen, now: Timestamp) -> ExitReport {
+    let message = "ended by the deadline of its pod (activeDeadlineSeconds)".to_owned();
+    ExitReport {
+        status: disrupted(Reason::Timeout, message, None),
+        started_at: started_at(seen),
+        finished_at: Some(now),
+        unwatched: false,
+    }
 }
 
 /// What a lost node leaves: nobody will ever say how it ended.
