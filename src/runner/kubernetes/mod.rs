@@ -23,11 +23,14 @@ mod files;
 mod happenings;
 mod launch;
 mod logs;
+#[cfg(test)]
+mod manifests;
 mod merge;
 mod observe;
 mod render;
 mod seen;
 mod session;
+mod typed;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +56,7 @@ use self::observe::{Context, Standing, standing};
 pub use self::render::render;
 use self::seen::{LABEL_KEPT, Role, Seen, State};
 use self::session::{CALL_TIMEOUT, Place, Session, now};
+pub use self::typed::check as check_pod_template;
 use super::{
     CollectRequest, Collected, Disposal, EngineId, EngineState, Handle, KillAck, KillMode,
     LaunchError, LaunchRequest, Launched, LogFrame, Observation, OutputSink, OwnedSandbox,
