@@ -221,21 +221,14 @@ mod tests {
 
     use super::*;
     use crate::domain::spec::{Limits, parse};
-    use crate::domain::target::{
-        Access, Collector, DockerBackend, KubeconfigSource, KubernetesBackend,
-    };
+    use crate::domain::target::DockerBackend;
 
     fn kubernetes(pod_security: PodSecurity, pod_template: Option<Value>) -> Backend {
-        Backend::Kubernetes(Box::new(KubernetesBackend {
-            access: Access::Kubeconfig { source: KubeconfigSource::Default, context: None },
-            namespace: None,
-            tls_skip_verify: false,
-            proxy: None,
-            impersonate: None,
-            pod_security,
-            pod_template,
-            collector: Collector::default(),
-        }))
+        let target = json!({
+            "kind": "kubernetes", "access": {"by": "in_cluster"}, "pod_security": pod_security,
+            "pod_template": pod_template,
+        });
+        serde_json::from_value(target).unwrap()
     }
 
     /// `pointer code: detail`, a line for each fault.

@@ -8,7 +8,7 @@ use super::convert::{self, Rules};
 use super::files;
 use crate::domain::spec::capability::SECRET_BYTES;
 use crate::domain::spec::{Limits, SpecHash, TaskSpec, parse};
-use crate::domain::target::{Access, Collector, KubernetesBackend, PodSecurity};
+use crate::domain::target::{Collector, KubernetesBackend, PodSecurity};
 use crate::ids::AttemptNo;
 use crate::runner::{EngineId, LaunchRequest, SandboxKey};
 
@@ -50,6 +50,10 @@ fn documents(document: &Value, security: PodSecurity, template: Option<&Value>) 
         let secrets = convert::more_secrets(it, NONCE, uid);
         all.extend(secrets.iter().map(|it| serde_json::to_value(it).unwrap()));
         all.push(serde_json::to_value(convert::gate(it, NONCE, uid)).unwrap());
+        for secret in all.iter_mut().skip(1) {
+            // The caller's to say, as for the pod.
+            secret["metadata"].as_object_mut().unwrap().remove("namespace");
+        }
     });
     serde_json::to_string_pretty(&sorted(Value::Array(all))).unwrap()
 }
@@ -73,16 +77,9 @@ fn sorted(value: Value) -> Value {
 #[test]
 fn a_rendering_has_no_contents_of_files() {
     let document = json!({"image": "a", "files": [{"path": "/in/a", "content": "hush"}]});
-    let backend = KubernetesBackend {
-        access: Access::InCluster,
-        namespace: None,
-        tls_skip_verify: false,
-        proxy: None,
-        impersonate: None,
-        pod_security: PodSecurity::Baseline,
-        pod_template: Some(json!({"spec": {"nodeName": "n"}})),
-        collector: Collector::default(),
-    };
+    let target =
+        json!({"access": {"by": "in_cluster"}, "pod_template": {"spec": {"nodeName": "n"}}});
+    let backend: KubernetesBackend = serde_json::from_value(target).unwrap();
     let (name, pod, secrets) =
         with_request(&task(&document), |it| super::render(it, &backend)).unwrap();
     assert_eq!((&pod["metadata"]["name"], &pod["spec"]["nodeName"]), (&json!(name), &json!("n")));
