@@ -323,8 +323,7 @@ mod tests {
 
     #[test]
     fn what_is_ours_to_say_is_refused_with_what_says_it_instead() {
-        insta::assert_snapshot!(
-            read(json!({
+        let faults = read(json!({
                 "namespace": "Etl", "service_account": "a_b", "strict": 1, "pod": {},
                 "pod_template": {
                     "apiVersion": "v2", "kind": "Job", "status": {},
@@ -344,9 +343,8 @@ mod tests {
                         "initContainers": [{"name": "main"}, {"name": "fine"}],
                     },
                 },
-            }))
-            .unwrap_err()
-        );
+            })).unwrap_err();
+        insta::assert_snapshot!(faults);
     }
 
     #[test]

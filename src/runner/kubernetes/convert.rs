@@ -90,7 +90,8 @@ pub(super) fn pod(
     merge(&mut pod, &collector);
     merge(&mut pod, &files::layer(request, nonce));
     let pod = typed::typed(pod).map_err(refused)?;
-    settle(pod, rules.security, &gate_name(&naming::sandbox_name(&request.key), nonce))
+    let gate = gate_name(&naming::sandbox_name(&request.key), nonce);
+    settle(pod, rules.security, &gate, &naming::environment(request))
 }
 
 fn refused(message: impl Into<String>) -> Failure {
@@ -281,7 +282,12 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 /// What no template can change: the gate before every container, and the rules of the target.
-fn settle(mut pod: Pod, security: PodSecurity, gate: &str) -> Result<Pod, Failure> {
+fn settle(
+    mut pod: Pod,
+    security: PodSecurity,
+    gate: &str,
+    environment: &BTreeMap<String, String>,
+) -> Result<Pod, Failure> {
     let restricted = security == PodSecurity::Restricted;
     if restricted {
         check_restricted(&pod)?;
@@ -308,7 +314,8 @@ fn settle(mut pod: Pod, security: PodSecurity, gate: &str) -> Result<Pod, Failur
         }
         let env = container.env.get_or_insert_default();
         env.retain(|it| it.name != ATTEMPT);
-        // First, so that those behind it may refer to it.
+        // What a template says may refer to what is before it.
+        env.sort_by_key(|it| container.name == MAIN && !environment.contains_key(&it.name));
         env.insert(0, attempt_variable(gate));
     }
     Ok(pod)
