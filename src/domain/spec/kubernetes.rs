@@ -74,7 +74,9 @@ pub(super) fn read_kubernetes(it: &mut ObjectReader<'_>) -> KubernetesOptions {
         it.fault(
             "service_account",
             "invalid_value",
-            format!("{account:?} can't name a service account: {DNS_LABEL}"),
+            format!(
+                "{account:?} can't name a service account: use lower-case letters, digits, \"-\" and \".\""
+            ),
         );
     }
     let pod_template = it.value("pod_template").cloned();
@@ -90,15 +92,17 @@ const DNS_LABEL: &str =
     "use 1 to 63 lower-case letters, digits and \"-\", with a letter or digit at both ends";
 
 fn is_dns_label(text: &str) -> bool {
-    let inside = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
-    (1..=63).contains(&text.len())
-        && text.bytes().all(inside)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
+    text.len() <= 63 && is_dns_word(text)
 }
 
 fn is_dns_subdomain(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_dns_label)
+    text.len() <= 253 && text.split('.').all(is_dns_word)
+}
+
+fn is_dns_word(text: &str) -> bool {
+    let inside = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
+    let ends = text.starts_with('-') || text.ends_with('-');
+    !text.is_empty() && text.bytes().all(inside) && !ends
 }
 
 /// Reports what a template of a task or of a target may not say: what is no template, and what is ours to

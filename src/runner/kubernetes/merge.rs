@@ -77,7 +77,7 @@ fn list(name: &str, base: &mut Vec<Value>, patch: &[Value]) {
                 match meeting {
                     Meeting::Merged => {}
                     Meeting::KindOfPatch => {
-                        keep(it, |field| field == *key || item.get(field).is_some())
+                        keep(it, |field| field == *key || item.get(field).is_some());
                     }
                     Meeting::Replaced => keep(it, |_| false),
                 }

@@ -35,8 +35,8 @@ pub(in crate::api) struct RenderedTask {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>, examples(json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "main", "image": "busybox:latest"}]}})))]
     pod: Option<Value>,
-    /// Kubernetes: the Secrets of the pod, in the order in which they are made. The last one starts it. The contents of files are
-    /// `***`.
+    /// Kubernetes: the Secrets of the pod, in the order in which they are made. The last one starts
+    /// it. The contents of files are `***`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<Object>, required = false, examples(json!([{"apiVersion": "v1", "kind": "Secret", "stringData": {"attempt": "1"}}])))]
     secrets: Vec<Value>,

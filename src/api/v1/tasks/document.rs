@@ -104,7 +104,12 @@ pub(in crate::api) struct Kubernetes {
     )]
     namespace: String,
     /// The account that the pod runs as. Its token is mounted, too. Default: that of the namespace, without a token.
-    #[schema(required = false, max_length = 253, examples("etl"))]
+    #[schema(
+        required = false,
+        max_length = 253,
+        pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        examples("etl")
+    )]
     service_account: String,
     /// A `Pod` with `metadata` and `spec`, merged as Kubernetes merges (lists of containers, volumes and variables by
     /// name; null takes a field away): over the target's own, under the other fields of the task. The container
