@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::kubernetes::MAIN_CONTAINER;
 use super::reader::escape;
 use super::{Fault, InputFile, OUTPUT_DIR, OutputSource, TaskSpec, pod_security};
-use crate::domain::target::{Backend, PodSecurity};
+use crate::domain::target::{Backend, KubernetesBackend, PodSecurity};
 
 /// What one `Secret` holds at most, less room for what else is in it.
 pub const SECRET_BYTES: usize = 900 << 10;
@@ -21,7 +21,9 @@ pub fn faults(spec: &TaskSpec, target: &str, backend: &Backend) -> Vec<Fault> {
         Backend::Docker(_) | Backend::Simulated => other_than_kubernetes(spec, target, backend),
         Backend::Kubernetes(it) => {
             let who = format!("target {target:?} (kubernetes)");
-            pod_faults(spec, &who, it.pod_security, it.pod_template.as_ref())
+            let mut faults = pod_faults(spec, &who, it.pod_security, it.pod_template.as_ref());
+            faults.extend(other_namespace(spec, &who, it));
+            faults
         }
     }
 }
@@ -33,6 +35,19 @@ fn other_than_kubernetes(spec: &TaskSpec, target: &str, backend: &Backend) -> Ve
         backend.kind()
     );
     strict.then(|| Fault::new("/kubernetes/strict", UNSUPPORTED, detail)).into_iter().collect()
+}
+
+/// Where the target leaves its own namespace to its credentials, the launch knows.
+fn other_namespace(spec: &TaskSpec, who: &str, backend: &KubernetesBackend) -> Option<Fault> {
+    let wanted = spec.kubernetes.as_ref()?.namespace.as_ref()?;
+    let own = backend.namespace.as_ref()?;
+    if wanted == own || backend.namespaces.contains(wanted) {
+        return None;
+    }
+    let detail = format!(
+        "{who} can't use the namespace {wanted:?}: \"namespaces\" of the target names those that tasks may use beside {own:?}"
+    );
+    Some(Fault::new("/kubernetes/namespace", UNSUPPORTED, detail))
 }
 
 const UNSUPPORTED: &str = "unsupported";
@@ -267,6 +282,24 @@ mod tests {
         let fault = found(&document, &Backend::Simulated);
         assert!(fault.starts_with("/kubernetes/strict unsupported: target \"prod\""), "{fault}");
         assert_eq!(found(&document, &kubernetes(PodSecurity::Baseline, None)), "");
+    }
+
+    #[test]
+    fn a_namespace_is_one_of_the_target() {
+        let document = json!({"image": "a", "kubernetes": {"namespace": "etl"}});
+        for (namespace, namespaces, good) in [
+            (json!(null), json!([]), true),
+            (json!("etl"), json!([]), true),
+            (json!("jobs"), json!(["etl"]), true),
+            (json!("jobs"), json!(["other"]), false),
+        ] {
+            let target = json!({
+                "kind": "kubernetes", "access": {"by": "in_cluster"}, "namespace": namespace, "namespaces": namespaces,
+            });
+            let found = found(&document, &serde_json::from_value(target.clone()).unwrap());
+            assert_eq!(found.is_empty(), good, "{target}: {found}");
+            assert!(good || found.starts_with("/kubernetes/namespace unsupported"), "{found}");
+        }
     }
 
     #[test]

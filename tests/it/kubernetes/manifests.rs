@@ -8,30 +8,9 @@ use kube::{Api, Client};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::support::engine::required;
+use crate::support::cluster::Cluster;
 
 const NAMESPACE: &str = "default";
-
-async fn client() -> Option<Client> {
-    let found = if std::env::var_os("KUBECONFIG").is_none() {
-        Err("KUBECONFIG names none".to_owned())
-    } else {
-        let client = Client::try_default().await.map_err(|it| it.to_string());
-        match client {
-            Ok(it) => it.apiserver_version().await.map(|_| it).map_err(|it| it.to_string()),
-            Err(why) => Err(why),
-        }
-    };
-    match found {
-        Ok(client) => Some(client),
-        Err(why) => {
-            let must = required("kubernetes");
-            assert!(!must, "the tests of kubernetes must run here, and can't: {why}");
-            eprintln!("skipped: no Kubernetes cluster: {why}");
-            None
-        }
-    }
-}
 
 /// The documents of every snapshot, by the name of its file.
 fn documents() -> Vec<(String, Value)> {
@@ -69,7 +48,7 @@ where
 
 #[tokio::test]
 async fn the_api_server_takes_every_manifest() {
-    let Some(client) = client().await else { return };
+    let Some(Cluster { client, .. }) = Cluster::find().await else { return };
     let mut refused = Vec::new();
     for (name, document) in documents() {
         let why = match document["kind"].as_str().unwrap() {
@@ -84,7 +63,7 @@ async fn the_api_server_takes_every_manifest() {
 
 #[tokio::test]
 async fn the_api_server_refuses_a_manifest_that_is_wrong() {
-    let Some(client) = client().await else { return };
+    let Some(Cluster { client, .. }) = Cluster::find().await else { return };
     let (_, mut pod) = documents().into_iter().find(|(_, it)| it["kind"] == "Pod").unwrap();
     pod["spec"]["restartPolicy"] = Value::from("Sometimes");
     let why = refusal::<Pod>(&client, pod).await.unwrap();

@@ -95,7 +95,7 @@ pub(in crate::api) struct TaskSpec {
 /// What is for targets of kind kubernetes alone. Others pass it over.
 #[derive(ToSchema)]
 pub(in crate::api) struct Kubernetes {
-    /// Default: that of the target.
+    /// One of those that the target names. Default: its own.
     #[schema(
         required = false,
         max_length = 63,
