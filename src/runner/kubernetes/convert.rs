@@ -35,6 +35,8 @@ const LABELS_ANNOTATION: &str = "supercargo.dev/labels";
 pub(super) const MAIN: &str = MAIN_CONTAINER;
 pub(super) const COLLECTOR: &str = COLLECTOR_CONTAINER;
 const ATTEMPT: &str = "SUPERCARGO_ATTEMPT";
+/// How long a node may be out of reach before its pods are put out.
+const UNREACHABLE_SECONDS: i64 = 300;
 
 /// What a target says about all its pods.
 #[derive(Debug)]
@@ -119,6 +121,16 @@ fn defaults(templates: &[Option<&Value>]) -> Value {
         "securityContext": {"allowPrivilegeEscalation": false},
     })];
     containers.extend(named("containers"));
+    // As long as clusters wait by themselves, where nobody has turned that off: a node that does not answer for
+    // a moment ends nothing.
+    let tolerations = ["not-ready", "unreachable"].map(|it| {
+        json!({
+            "key": format!("node.kubernetes.io/{it}"),
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": UNREACHABLE_SECONDS,
+        })
+    });
     let mut pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -126,6 +138,7 @@ fn defaults(templates: &[Option<&Value>]) -> Value {
         "spec": {
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
+            "tolerations": tolerations,
             "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
             "containers": containers,
         },

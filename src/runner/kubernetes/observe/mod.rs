@@ -410,7 +410,7 @@ fn hopeless(
         }
         // Our own Secret comes right behind the pod.
         "CreateContainerConfigError" if message.contains(&gate_name(seen)) => None,
-        "CreateContainerConfigError" if message.contains("non-root") || settled => {
+        "CreateContainerConfigError" if message.contains("runAsNonRoot") || settled => {
             failure(Reason::CreateConfigError)
         }
         "CreateContainerError" if is_busy(message) => {
@@ -511,3 +511,6 @@ fn start_code(code: i32, message: &str) -> i32 {
 fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+mod tests;
