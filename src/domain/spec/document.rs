@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use serde_json::{Map, Value, json};
 
 use super::{Cleanup, InputFile, OutputDecl, OutputSource, PullPolicy, Retries, TaskSpec};
-use crate::domain::quantity::format_duration;
+use crate::domain::quantity::{format_bytes, format_cpu_millis, format_duration};
 
 /// The document that reads as this spec, with every default filled in.
 pub fn to_document(spec: &TaskSpec) -> Value {
@@ -35,8 +35,8 @@ pub fn to_document(spec: &TaskSpec) -> Value {
     put(
         "resources",
         present([
-            ("cpu", resources.cpu_millis.map(|it| json!(format!("{it}m")))),
-            ("memory", resources.memory_bytes.map(|it| json!(bytes(it)))),
+            ("cpu", resources.cpu_millis.map(|it| json!(format_cpu_millis(it)))),
+            ("memory", resources.memory_bytes.map(|it| json!(format_bytes(it)))),
             ("pids", resources.pids.map(|it| json!(it))),
         ]),
     );
@@ -75,14 +75,6 @@ fn present<const N: usize>(fields: [(&str, Option<Value>); N]) -> Value {
 
 fn duration(it: SignedDuration) -> Value {
     Value::String(format_duration(it))
-}
-
-/// In the largest unit that is exact.
-fn bytes(it: i64) -> String {
-    const UNITS: [(&str, i64); 4] =
-        [("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
-    let exact = UNITS.into_iter().find(|(_, factor)| it % factor == 0);
-    exact.map_or_else(|| it.to_string(), |(unit, factor)| format!("{}{unit}", it / factor))
 }
 
 fn file(it: &InputFile) -> Value {
@@ -142,14 +134,20 @@ const fn cleanup(it: Cleanup) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::*;
     use crate::domain::spec::{Limits, parse};
+    use crate::domain::target::{Backend, Target};
 
     #[test]
     fn the_document_of_a_spec_reads_as_that_spec() {
-        let limits = Limits::default();
+        let mut limits = Limits::default();
+        let mut zoned = Target::plain(Backend::Simulated);
+        zoned.labels.insert("zone".to_owned(), "a".to_owned());
+        Arc::make_mut(&mut limits.targets).insert("zoned".to_owned(), zoned);
         for document in [
             json!({"image": "a"}),
             json!({"image": "a", "command": [], "entrypoint": []}),
@@ -166,6 +164,7 @@ mod tests {
                 "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "tracestate": "a=1,b=2",
             }),
             json!({"image": "a", "resources": {"memory": "500000001"}}),
+            json!({"image": "a", "target": {"labels": {"zone": "a"}}}),
         ] {
             let spec = parse(&document, &limits).unwrap();
             let written = to_document(&spec);

@@ -16,11 +16,13 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::target::Placement;
 use super::trace::TraceContext;
 
 pub use document::to_document;
 pub use files::is_output_name;
 pub use parse::{Limits, Submission, parse, parse_submission};
+pub(in crate::domain) use reader::escape;
 pub use reader::{Fault, ObjectReader, suggest};
 
 /// One container to run, with every default filled in.
@@ -50,7 +52,7 @@ pub struct TaskSpec {
     /// A small init as PID 1 that forwards signals and reaps.
     #[serde(default)]
     pub init: bool,
-    pub target: String,
+    pub target: Placement,
     #[serde(default)]
     pub pull_policy: PullPolicy,
     #[serde(default)]

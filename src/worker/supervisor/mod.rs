@@ -100,11 +100,7 @@ async fn drive(
     stop: watch::Receiver<Option<StopReason>>,
     slot: Option<Slot>,
 ) -> Result<(), Quit> {
-    let Some(runner) = shared.parts.targets.get(&claimed.target).cloned() else {
-        tracing::error!(task.id = %claimed.task, target = claimed.target, "the target is not configured any more");
-        shared.detach.cancelled().await;
-        return Err(Quit::Detached);
-    };
+    let runner = connected(shared, &claimed).await?;
     let spec = match &claimed.spec {
         Ok(spec) => spec.clone(),
         Err(error) => {
@@ -149,6 +145,27 @@ async fn drive(
         disposal: Disposal::Remove,
     };
     supervisor.run().await
+}
+
+/// The runner of the attempt's target. A process that has just started may not know all targets yet; one that is
+/// gone for good leaves its attempts to whoever has it.
+async fn connected(shared: &Shared, claimed: &ClaimedTask) -> Result<Arc<dyn Runner>, Quit> {
+    let mut changes = shared.parts.targets.watch();
+    let mut told = false;
+    loop {
+        changes.mark_unchanged();
+        if let Some(runner) = shared.parts.targets.runner(&claimed.target) {
+            return Ok(runner);
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(task.id = %claimed.task, target.name = claimed.target, "this worker does not have the target of the attempt");
+        }
+        tokio::select! {
+            biased;
+            () = shared.detach.cancelled() => return Err(Quit::Detached),
+            Ok(()) = changes.changed() => {}
+        }
+    }
 }
 
 struct Supervisor<'a> {

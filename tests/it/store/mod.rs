@@ -44,7 +44,12 @@ async fn submit(store: &Store, tasks: &[NewTask]) -> Vec<Submitted> {
 }
 
 fn local(slots: i64) -> Vec<ClaimTarget> {
-    vec![ClaimTarget { name: "local".to_owned(), engine: "engine-1".to_owned(), slots }]
+    vec![ClaimTarget {
+        name: "local".to_owned(),
+        engine: "engine-1".to_owned(),
+        slots,
+        selectors: Vec::new(),
+    }]
 }
 
 async fn worker(store: &Store) -> WorkerId {

@@ -64,7 +64,9 @@ pub(crate) async fn remove(container: &str) {
     let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
     match engine().remove_container(container, Some(options)).await {
         Ok(())
-        | Err(bollard::errors::Error::DockerResponseServerError { status_code: 404 | 409, .. }) => {}
+        | Err(bollard::errors::Error::DockerResponseServerError {
+            status_code: 404 | 409, ..
+        }) => {}
         Err(error) => panic!("{error}"),
     }
 }
