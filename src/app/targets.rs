@@ -37,6 +37,10 @@ pub(super) fn configured(config: &Config) -> BTreeMap<String, Configured> {
 #[derive(Debug, Clone)]
 pub(super) struct Setup {
     pub(super) installation: InstallationId,
+    #[cfg_attr(
+        not(feature = "docker"),
+        expect(dead_code, reason = "only engines that keep logs ask")
+    )]
     pub(super) log_max_bytes: u64,
 }
 
@@ -51,8 +55,8 @@ pub(super) struct Connector {
     /// As others are told who answered.
     pub(super) name: String,
     pub(super) checks: TaskTracker,
-    /// Targets that could not be set up, and when.
-    pub(super) failed: BTreeMap<String, Instant>,
+    /// Targets that could not be set up: when it was tried, and why.
+    pub(super) failed: BTreeMap<String, (Instant, String)>,
 }
 
 impl Connector {
@@ -72,7 +76,7 @@ impl Connector {
         let mut targets = Targets::new();
         let mut changed = before.len() != known.targets.len();
         for (name, target) in &*known.targets {
-            let again = self.failed.get(name).is_some_and(|at| at.elapsed() >= AGAIN_AFTER);
+            let again = self.failed.get(name).is_some_and(|it| it.0.elapsed() >= AGAIN_AFTER);
             let connected = match before.get(name) {
                 Some(it) if *it.target == *target && !again => it.clone(),
                 Some(it) if it.target.backend == target.backend && !again => {
@@ -80,9 +84,11 @@ impl Connector {
                     let runner = Arc::clone(&it.runner);
                     Connected { runner, target: Arc::new(target.clone()) }
                 }
-                _ => {
-                    changed = true;
-                    self.connect(name, target)
+                it => {
+                    let known = it.filter(|it| *it.target == *target);
+                    let connected = self.connect(name, target, known);
+                    changed |= known.is_none_or(|it| !Arc::ptr_eq(&it.runner, &connected.runner));
+                    connected
                 }
             };
             targets.insert(name.clone(), connected);
@@ -93,7 +99,8 @@ impl Connector {
         }
     }
 
-    fn connect(&mut self, name: &str, target: &Target) -> Connected {
+    /// `known`: the same target, which could not be set up before.
+    fn connect(&mut self, name: &str, target: &Target, known: Option<&Connected>) -> Connected {
         let runner = match connect(name, target, &self.setup) {
             Ok(runner) => {
                 if self.failed.remove(name).is_some() {
@@ -103,9 +110,13 @@ impl Connector {
             }
             Err(error) => {
                 let why = format!("{error:#}");
-                if self.failed.insert(name.to_owned(), Instant::now()).is_none() {
-                    tracing::warn!(target.name = name, why, "the target can't be set up");
+                let before = self.failed.insert(name.to_owned(), (Instant::now(), why.clone()));
+                if let Some(known) = known
+                    && before.is_some_and(|it| it.1 == why)
+                {
+                    return known.clone();
                 }
+                tracing::warn!(target.name = name, why, "the target can't be set up");
                 Arc::new(AbsentRunner::new(kind(target), why, self.clock.now()))
             }
         };

@@ -54,7 +54,7 @@ impl Merged {
                     key,
                     value,
                     origin: Origin::Default,
-                }))
+                }));
             }
             Err((_, detail)) => faults.push(Fault::new("", Origin::Default, detail)),
         }

@@ -96,7 +96,7 @@ impl Config {
         match config {
             Some(config) if faults.is_empty() => {
                 let effective = print::lines(merged, &config.data_dir, &targets);
-                Ok(Self { effective, targets, ..config })
+                Ok(Self { targets, effective, ..config })
             }
             _ => Err(Faults(faults)),
         }

@@ -41,7 +41,8 @@ pub(super) fn lines(
     for (name, table) in &merged.targets {
         let Some(configured) = targets.get(name) else { continue };
         let document = to_document(&configured.target, true);
-        for (key, value) in document.as_object().into_iter().flatten() {
+        let given = document.as_object().into_iter().flatten().filter(|(key, _)| table.has(key));
+        for (key, value) in given {
             let origin = table.origin(key).clone();
             let section = format!("targets.{name}");
             lines.push(Line { section, key: key.clone(), value: toml_text(value.clone()), origin });

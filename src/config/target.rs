@@ -58,6 +58,10 @@ impl TargetTable {
         Ok(())
     }
 
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.value.get(key).is_some()
+    }
+
     pub(super) fn origin(&self, path: &str) -> &Origin {
         let covers = |it: &&(String, Origin)| {
             path.strip_prefix(&it.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))

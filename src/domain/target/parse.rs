@@ -1,5 +1,10 @@
 //! The rules of the document of a target: from JSON to a [`Target`], or to every fault in it.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "JSON has six kinds of values, and always will"
+)]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -271,7 +276,7 @@ fn read_server(it: &mut ObjectReader<'_>, before: Option<&Access>) -> Option<Acc
         return None;
     }
     match given[..] {
-        ["token"] | ["token_file"] => {
+        ["token" | "token_file"] => {
             Some(Access::Token { server: server?, token: token.or(token_file)? })
         }
         ["client_certificate", "client_key"] => Some(Access::ClientCertificate {

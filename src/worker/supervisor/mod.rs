@@ -42,8 +42,8 @@ enum Quit {
     Detached,
     /// It is back in the queue.
     Unclaimed,
-    /// Something is stored that this supervisor does not know of, as when the answer to a write was lost:
-    /// it begins anew from what is stored.
+    /// Something is stored that this supervisor does not know of, as when the answer to a write was lost, or the
+    /// target has another runner: it begins anew from what is stored.
     Anew,
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn run(
         match AssertUnwindSafe(driven).catch_unwind().await {
             Ok(Ok(())) => return,
             Ok(Err(Quit::Anew)) => {
-                tracing::warn!(task.id = %task, "more is stored than was known, the supervisor begins anew");
+                tracing::warn!(task.id = %task, "there is more than was known, the supervisor begins anew");
             }
             Ok(Err(quit)) => {
                 tracing::info!(task.id = %task, why = ?quit, "let go of the attempt");

@@ -5,6 +5,7 @@ mod fences;
 mod migrations;
 mod retention;
 mod submits;
+mod targets;
 mod work;
 
 use jiff::Timestamp;

@@ -90,6 +90,7 @@ impl From<AnsweredCheck> for TargetCheck {
 
 /// A worker that hears of it takes a second, and an engine that hangs 15.
 const PATIENCE: Duration = Duration::from_secs(20);
+const LATER: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Check a target
@@ -113,7 +114,7 @@ pub(in crate::api) async fn check_target(
     app.catalogue.refresh().await?;
     let known = app.catalogue.current();
     let entry = super::find(&known, &name)?;
-    let no_worker = |why: &str| Problem::new(ProblemKind::NoWorker, why);
+    let no_worker = |why: &str| Problem::new(ProblemKind::NoWorker, why).retry_after(LATER);
     if app.store.live_targets(app.settings.lease.as_secs_f64()).await?.is_empty() {
         return Err(no_worker("no worker runs now: start one, and ask again"));
     }
