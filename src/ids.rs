@@ -68,6 +68,8 @@ id! {
     ObjectStoreId
     /// One execution of a workflow or of a single task.
     RunId
+    /// One question to the workers about a target.
+    TargetCheckId
     /// One container to run.
     TaskId
     /// An API token.

@@ -10,6 +10,7 @@ pub mod ids;
 
 pub mod runner;
 pub mod store;
+pub mod targets;
 
 pub mod logs;
 pub mod maintenance;

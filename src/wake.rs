@@ -4,6 +4,7 @@
 //! that waits for one also looks from time to time.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
@@ -20,6 +21,8 @@ pub struct Wake {
 struct Inner {
     queue: Notify,
     stops: Notify,
+    targets: Notify,
+    by_labels: AtomicBool,
     other_processes: Notify,
     tasks: Mutex<HashMap<TaskId, watch::Sender<()>>>,
 }
@@ -37,6 +40,12 @@ impl Wake {
         self.inner.other_processes.notify_one();
     }
 
+    /// Something may be claimed that waits for labels.
+    pub fn queued_for_labels(&self) {
+        self.inner.by_labels.store(true, Ordering::Release);
+        self.queued();
+    }
+
     /// Somebody wants a task stopped.
     pub fn stop_requested(&self) {
         self.inner.stops.notify_one();
@@ -49,6 +58,11 @@ impl Wake {
             sender.send_replace(());
         }
         self.inner.other_processes.notify_one();
+    }
+
+    /// A target has changed, or is to be checked.
+    pub fn targets_changed(&self) {
+        self.inner.targets.notify_one();
     }
 
     /// Another process changed something.
@@ -65,8 +79,17 @@ impl Wake {
         self.inner.queue.notified().await;
     }
 
+    /// Whether labels were among what was queued since the last call.
+    pub fn labels_were_queued(&self) -> bool {
+        self.inner.by_labels.swap(false, Ordering::AcqRel)
+    }
+
     pub async fn until_stop_requested(&self) {
         self.inner.stops.notified().await;
+    }
+
+    pub async fn until_targets_changed(&self) {
+        self.inner.targets.notified().await;
     }
 
     /// Waits until this process changed something that others may wait for.

@@ -1,5 +1,6 @@
 //! Why a task that is not over does not go on: computed from what workers say, never stored.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,12 +10,14 @@ use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use crate::domain::state::TaskState;
+use crate::domain::target::{Placement, Target};
 use crate::store::{self, EngineInUse, Store, TargetHealth, TaskRecord, WorkerTargets};
+use crate::targets::Catalogue;
 
 /// Something that holds a live task up. It is not an end: the task goes on when it has passed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(super) struct Condition {
-    /// `target_unavailable`, `no_worker`, `retrying` or `waiting_for_task`.
+    /// `target_unavailable`, `target_disabled`, `no_worker`, `retrying` or `waiting_for_task`.
     #[serde(rename = "type")]
     #[schema(examples("target_unavailable"))]
     kind: &'static str,
@@ -55,6 +58,7 @@ fn reached(workers: &[WorkerTargets], target: &str, engine: &str) -> bool {
 #[derive(Debug)]
 pub(super) struct LiveTargets {
     store: Store,
+    catalogue: Catalogue,
     lease: Duration,
     cached: Mutex<Option<(Instant, Arc<Live>)>>,
 }
@@ -62,8 +66,8 @@ pub(super) struct LiveTargets {
 const FRESH: Duration = Duration::from_secs(1);
 
 impl LiveTargets {
-    pub(super) fn new(store: Store, lease: Duration) -> Self {
-        Self { store, lease, cached: Mutex::new(None) }
+    pub(super) fn new(store: Store, catalogue: Catalogue, lease: Duration) -> Self {
+        Self { store, catalogue, lease, cached: Mutex::new(None) }
     }
 
     pub(super) async fn load(&self) -> Result<Arc<Live>, store::Error> {
@@ -87,7 +91,7 @@ impl LiveTargets {
             return Vec::new();
         }
         match self.load().await {
-            Ok(live) => conditions(task, &live.workers, now),
+            Ok(live) => conditions(task, &live.workers, &self.catalogue.current().targets, now),
             Err(error) => {
                 tracing::debug!(%error, "the targets of the workers can't be read");
                 Vec::new()
@@ -96,44 +100,72 @@ impl LiveTargets {
     }
 }
 
+/// The ready targets of one task, or those that it may wait for: what keeps every one of them from it.
+fn of_targets(
+    task: &TaskRecord,
+    workers: &[WorkerTargets],
+    known: &BTreeMap<String, Target>,
+) -> Option<Condition> {
+    let condition =
+        |kind, message, since| Some(Condition { kind, message, since, not_before: None });
+    let placement = Placement::of_text(&task.target);
+    let queued = task.state == TaskState::Queued;
+    let (names, what) = match &placement {
+        Placement::Named(name) => (vec![name.as_str()], format!("target {name:?}")),
+        Placement::Labels(_) => {
+            let fits = known.iter().filter(|(name, it)| placement.matches(name, it));
+            let names: Vec<&str> = fits.map(|(name, _)| name.as_str()).collect();
+            if names.is_empty() {
+                return condition(
+                    "no_worker",
+                    format!("no target has the labels {placement}"),
+                    None,
+                );
+            }
+            (names, format!("each target with the labels {placement}"))
+        }
+    };
+    let enabled = |name: &str| known.get(name).is_none_or(|it| it.enabled);
+    let open: Vec<&str> = names.into_iter().filter(|it| !queued || enabled(it)).collect();
+    if open.is_empty() {
+        let message = format!("{what} is disabled: nothing new is started there");
+        return condition("target_disabled", message, None);
+    }
+    let health: Vec<&TargetHealth> =
+        workers.iter().flat_map(|it| open.iter().filter_map(|name| it.get(*name))).collect();
+    if health.is_empty() {
+        let what = match &placement {
+            Placement::Named(name) => format!("the target {name:?}"),
+            Placement::Labels(_) => format!("a target with the labels {placement}"),
+        };
+        return condition("no_worker", format!("no worker that runs now has {what}"), None);
+    }
+    if health.iter().all(|it| !it.ready) {
+        let why = health.iter().find_map(|it| it.why.as_deref()).unwrap_or("it is not ready");
+        let since = health.iter().filter_map(|it| it.since).max();
+        return condition("target_unavailable", format!("{what} can't be asked: {why}"), since);
+    }
+    let target = &task.target;
+    let engine = task.engine.as_ref().filter(|engine| !reached(workers, target, engine))?;
+    let other = health.iter().find(|it| it.ready).and_then(|it| it.engine.as_deref());
+    condition(
+        "target_unavailable",
+        format!(
+            "the engine {engine:?} that has the task does not answer at target {target:?}, another one does \
+             ({:?}), which is not asked about it",
+            other.unwrap_or_default()
+        ),
+        None,
+    )
+}
+
 pub(super) fn conditions(
     task: &TaskRecord,
     workers: &[WorkerTargets],
+    known: &BTreeMap<String, Target>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    let mut found = Vec::new();
-    let health: Vec<&TargetHealth> = workers.iter().filter_map(|it| it.get(&task.target)).collect();
-    let target = &task.target;
-    if health.is_empty() {
-        found.push(Condition {
-            kind: "no_worker",
-            message: format!("no worker that runs now has the target {target:?}"),
-            since: None,
-            not_before: None,
-        });
-    } else if health.iter().all(|it| !it.ready) {
-        let why = health.iter().find_map(|it| it.why.as_deref()).unwrap_or("it is not ready");
-        found.push(Condition {
-            kind: "target_unavailable",
-            message: format!("target {target:?} can't be asked: {why}"),
-            since: health.iter().filter_map(|it| it.since).max(),
-            not_before: None,
-        });
-    } else if let Some(engine) = &task.engine
-        && !reached(workers, target, engine)
-    {
-        let other = health.iter().find(|it| it.ready).and_then(|it| it.engine.as_deref());
-        found.push(Condition {
-            kind: "target_unavailable",
-            message: format!(
-                "the engine {engine:?} that has the task does not answer at target {target:?}, another one \
-                 does ({:?}), which is not asked about it",
-                other.unwrap_or_default()
-            ),
-            since: None,
-            not_before: None,
-        });
-    }
+    let mut found: Vec<Condition> = of_targets(task, workers, known).into_iter().collect();
     if let Some(not_before) = task.not_before.filter(|it| *it > now) {
         found.push(Condition {
             kind: "retrying",

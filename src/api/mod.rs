@@ -39,6 +39,7 @@ use state::{App, Shared};
 
 /// Every operation there is.
 fn operations() -> OpenApiRouter<App> {
+    use v1::targets::{check_target, delete_target, get_target, list_targets, put_target};
     use v1::tasks::{
         cancel_task, get_task, get_task_logs, get_task_output, get_task_result, get_task_sensor,
         get_task_spec, list_task_events, list_task_outputs, list_tasks, poll_task, put_task,
@@ -61,6 +62,13 @@ fn operations() -> OpenApiRouter<App> {
         .routes(routes!(get_task_sensor::get_task_sensor))
         .routes(routes!(poll_task::poll_task, poll_task::poll_task_by_post))
         // The deployment's objects
+        .routes(routes!(list_targets::list_targets))
+        .routes(routes!(
+            get_target::get_target,
+            put_target::put_target,
+            delete_target::delete_target
+        ))
+        .routes(routes!(check_target::check_target))
         .routes(routes!(create_token::create_token, list_tokens::list_tokens))
         .routes(routes!(revoke_token::revoke_token))
         .routes(routes!(v1::render::render_task::render_task));

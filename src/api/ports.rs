@@ -8,6 +8,7 @@ use tokio::io::AsyncRead;
 
 use crate::domain::log::{Follow, LogBlock, LogPlace};
 use crate::domain::spec::{SpecHash, TaskSpec};
+use crate::domain::target::Target;
 use crate::ids::{AttemptNo, TaskId};
 use crate::store;
 
@@ -61,8 +62,8 @@ pub trait ObjectSource: Send + Sync {
 
 /// Tells what the target of a task would get. Asks no engine.
 pub trait Renderer: Send + Sync {
-    /// `hash` is that of the task, whatever is hidden in `spec`. None: there is no such target.
-    fn render(&self, spec: &TaskSpec, hash: &SpecHash) -> Option<Rendering>;
+    /// `hash` is that of the task, whatever is hidden in `spec`. None: this program can't tell for such a target.
+    fn render(&self, target: &Target, spec: &TaskSpec, hash: &SpecHash) -> Option<Rendering>;
 }
 
 /// What a target would get.

@@ -59,11 +59,14 @@ kinds! {
     TaskNotFound "task_not_found" NOT_FOUND "There is no such task";
     AttemptNotFound "attempt_not_found" NOT_FOUND "The task has no such attempt";
     TokenNotFound "token_not_found" NOT_FOUND "There is no such token";
+    TargetNotFound "target_not_found" NOT_FOUND "There is no such target";
     OutputNotFound "output_not_found" NOT_FOUND "The task has no such output";
     MethodNotAllowed "method_not_allowed" METHOD_NOT_ALLOWED "The path does not take this method";
     NotOver "not_over" NOT_FOUND "The task is not over";
     RequestTimeout "request_timeout" REQUEST_TIMEOUT "The request did not arrive in time";
     RunKeyTaken "run_key_taken" CONFLICT "The run key belongs to another task";
+    TargetFixed "target_fixed" CONFLICT "The target is not changed through the API";
+    TargetInUse "target_in_use" CONFLICT "Tasks are on the target";
     OutputGone "output_gone" GONE "The output is not stored any more";
     BodyTooLarge "body_too_large" PAYLOAD_TOO_LARGE "The body is too large";
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body is not of a type that is read";
@@ -76,6 +79,7 @@ kinds! {
     NotFinished "not_finished" TOO_EARLY "The task has not finished";
     RateLimited "rate_limited" TOO_MANY_REQUESTS "Too many requests";
     HeadersTooLarge "headers_too_large" REQUEST_HEADER_FIELDS_TOO_LARGE "The head of the request is too large";
+    NoWorker "no_worker" SERVICE_UNAVAILABLE "No worker answered";
     QueueFull "queue_full" SERVICE_UNAVAILABLE "Too many tasks wait";
     Internal "internal" INTERNAL_SERVER_ERROR "The service failed";
     Unavailable "unavailable" SERVICE_UNAVAILABLE "The service can't answer now";

@@ -15,6 +15,7 @@ use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::domain::spec::Limits;
 use crate::store::Store;
+use crate::targets::Catalogue;
 use crate::wake::Wake;
 
 /// How the API behaves in this deployment.
@@ -109,7 +110,9 @@ pub struct AppState {
     pub wake: Wake,
     pub clock: Arc<dyn Clock>,
     pub settings: Arc<Settings>,
-    pub limits: Arc<Limits>,
+    /// The targets in it are those of the catalogue.
+    pub limits: Limits,
+    pub catalogue: Catalogue,
     pub auth: Authenticator,
     pub logs: Arc<dyn LogSource>,
     pub objects: Arc<dyn ObjectSource>,
@@ -128,7 +131,7 @@ impl std::fmt::Debug for AppState {
 /// The state that is shared by all requests.
 pub(super) struct Shared {
     state: AppState,
-    pub(super) targets: LiveTargets,
+    pub(super) live: LiveTargets,
     pub(super) public_url: PublicUrl,
     pub(super) rates: RateLimits,
     pub(super) admission: Admission,
@@ -138,11 +141,20 @@ pub(super) type App = Arc<Shared>;
 
 impl Shared {
     pub(super) fn new(state: AppState) -> Self {
-        let targets = LiveTargets::new(state.store.clone(), state.settings.lease);
+        let live =
+            LiveTargets::new(state.store.clone(), state.catalogue.clone(), state.settings.lease);
         let public_url = PublicUrl::new(state.settings.public_url.as_deref());
         let rates = RateLimits::new(&state.settings);
         let admission = Admission::new(state.store.clone(), state.settings.queued_tasks);
-        Self { state, targets, public_url, rates, admission }
+        Self { state, live, public_url, rates, admission }
+    }
+}
+
+impl Shared {
+    /// What tasks are read by, with the targets that there are now.
+    pub(super) fn limits(&self) -> Limits {
+        let targets = Arc::clone(&self.catalogue.current().targets);
+        Limits { targets, ..self.limits.clone() }
     }
 }
 

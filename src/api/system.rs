@@ -92,9 +92,15 @@ pub(super) async fn get_readiness(State(app): State<App>) -> Result<Json<Readine
         Ok(answer) => answer?,
         Err(_) => return Err(Problem::unavailable("the database does not answer", "time-out")),
     }
-    let targets = summary(&*app.targets.load().await?);
+    let live = app.live.load().await?;
+    let targets = summary(&live);
+    let known = &app.catalogue.current().targets;
+    // Nothing waits for one that drains, unless something is still on it.
+    let drains = |name: &str| known.get(name).is_some_and(|it| !it.enabled);
+    let counts = |name: &str| !drains(name) || live.engines.iter().any(|it| it.target == name);
     let is_well = |it: &TargetReadiness| it.ready && it.unreached.is_empty();
-    let healthy = !targets.is_empty() && targets.values().all(is_well);
+    let healthy =
+        !targets.is_empty() && targets.iter().all(|(name, it)| is_well(it) || !counts(name));
     Ok(Json(Readiness {
         status: if healthy { "ok" } else { "degraded" },
         roles: app.settings.roles.clone(),

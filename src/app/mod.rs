@@ -10,12 +10,15 @@ mod processes;
 mod render;
 mod targets;
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use jiff::SignedDuration;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -37,15 +40,17 @@ use crate::maintenance::retention::Retention;
 use crate::measures;
 use crate::outputs::FolderStore;
 use crate::postgres::DataDirLock;
-use crate::runner::Targets;
+use crate::runner::Registry;
 use crate::scheduler::Scheduler;
 use crate::shutdown::Signals;
-use crate::store::{MigrateReport, Prepared, Store};
+use crate::store::{MigrateReport, Store};
+use crate::targets::Catalogue;
 use crate::telemetry;
 use crate::wake::Wake;
 use crate::worker::{self, Worker};
 
 use database::Database;
+use targets::Connector;
 
 pub use render::TargetRenderer;
 
@@ -168,12 +173,15 @@ impl App {
         let objects = objects::open(&config, &store).await?;
         let tracker = TaskTracker::new();
         let loops_stop = CancellationToken::new();
-        let needs_targets = config.has_role(Role::Worker);
-        let targets = if needs_targets {
-            targets::connect(&config, prepared.installation)?
-        } else {
-            Targets::new()
-        };
+        let catalogue = Catalogue::new(store.clone(), targets::configured(&config));
+        catalogue.publish().await?;
+        catalogue.refresh().await?;
+        if !catalogue.current().targets.contains_key(&config.default_target) {
+            tracing::warn!(
+                target.name = config.default_target,
+                "there is no target of the name that default_target has: a task that names none is refused"
+            );
+        }
         let parts = Parts {
             config: &config,
             store: &store,
@@ -182,6 +190,7 @@ impl App {
             objects: &objects,
             installation: prepared.installation,
             admin: admin.as_ref(),
+            catalogue: &catalogue,
         };
 
         processes::spawn(&tracker, &loops_stop, &store, &wake);
@@ -194,8 +203,10 @@ impl App {
             parts.spawn_queue_gauges(&tracker, &loops_stop);
         }
         let worker = if config.has_role(Role::Worker) {
-            Some(parts.start_worker(&tracker, &loops_stop, &prepared, targets).await?)
+            let registry = parts.connect(&tracker, &loops_stop);
+            Some(parts.start_worker(&tracker, &loops_stop, registry).await?)
         } else {
+            parts.follow_targets(&tracker, &loops_stop);
             None
         };
         let lifecycle = Lifecycle::default();
@@ -303,6 +314,7 @@ struct Parts<'a> {
     objects: &'a FolderStore,
     installation: InstallationId,
     admin: Option<&'a AdminToken>,
+    catalogue: &'a Catalogue,
 }
 
 impl Parts<'_> {
@@ -332,7 +344,9 @@ impl Parts<'_> {
     }
 
     fn spawn_queue_gauges(&self, tracker: &TaskTracker, stop: &CancellationToken) {
-        let gauges = QueueGauges::new(self.store.clone(), Arc::clone(self.clock), targets::names());
+        let catalogue = self.catalogue.clone();
+        let targets = move || catalogue.current().targets.keys().cloned().collect();
+        let gauges = QueueGauges::new(self.store.clone(), Arc::clone(self.clock), targets);
         let gauges = Arc::new(Mutex::new(gauges));
         tracker.spawn(loops::run("queue_gauges", stop.clone(), loops::nothing, move || {
             let gauges = Arc::clone(&gauges);
@@ -340,17 +354,57 @@ impl Parts<'_> {
         }));
     }
 
+    /// Connects to the targets, and follows them from now on.
+    fn connect(&self, tracker: &TaskTracker, stop: &CancellationToken) -> Registry {
+        let registry = Registry::default();
+        let mut connector = Connector {
+            setup: targets::Setup {
+                installation: self.installation,
+                log_max_bytes: self.config.limits.log,
+            },
+            registry: registry.clone(),
+            catalogue: self.catalogue.clone(),
+            store: self.store.clone(),
+            clock: Arc::clone(self.clock),
+            name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            checks: TaskTracker::new(),
+            failed: BTreeMap::new(),
+        };
+        connector.apply(&self.catalogue.current());
+        let connector = Arc::new(Mutex::new(connector));
+        tracker.spawn(loops::run("targets", stop.clone(), self.targets_waker(), move || {
+            let connector = Arc::clone(&connector);
+            async move { connector.lock().await.tick().await }
+        }));
+        registry
+    }
+
+    fn follow_targets(&self, tracker: &TaskTracker, stop: &CancellationToken) {
+        let catalogue = self.catalogue.clone();
+        tracker.spawn(loops::run("targets", stop.clone(), self.targets_waker(), move || {
+            let catalogue = catalogue.clone();
+            async move { targets::refresh(&catalogue).await }
+        }));
+    }
+
+    fn targets_waker(&self) -> impl FnMut() -> BoxFuture<'static, ()> + use<> {
+        let wake = self.wake.clone();
+        move || {
+            let wake = wake.clone();
+            async move { wake.until_targets_changed().await }.boxed()
+        }
+    }
+
     async fn start_worker(
         &self,
         tracker: &TaskTracker,
         stop: &CancellationToken,
-        prepared: &Prepared,
-        targets: Targets,
+        targets: Registry,
     ) -> anyhow::Result<Worker> {
         let sweeper = OrphanSweeper::new(
             Arc::new(self.store.clone()),
             Arc::clone(self.clock),
-            prepared.installation,
+            self.installation,
             targets.clone(),
         );
         let target_changed = sweeper.waker();
@@ -360,7 +414,7 @@ impl Parts<'_> {
                 store: Arc::new(self.store.clone()),
                 wake: self.wake.clone(),
                 clock: Arc::clone(self.clock),
-                installation: prepared.installation,
+                installation: self.installation,
                 worker: files::worker_id(&self.config.data_dir).context("read the worker's id")?,
                 targets,
                 objects: self.objects.clone(),
@@ -404,12 +458,13 @@ impl Parts<'_> {
                 lease: config.worker.lease,
                 roles: config.roles.iter().map(|it| it.as_str().to_owned()).collect(),
             }),
-            limits: Arc::new(spec::Limits {
+            limits: spec::Limits {
                 default_target: config.default_target.clone(),
-                targets: targets::names(),
                 env_value_bytes: config.limits.env_value,
                 files_bytes: config.limits.files,
-            }),
+                ..spec::Limits::default()
+            },
+            catalogue: self.catalogue.clone(),
             auth: Authenticator::new(self.store.clone(), mode),
             logs: Arc::new(LogReader::new(Arc::new(self.store.clone()), self.wake.clone())),
             objects: Arc::new(self.objects.clone()),

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::loops::{self, Next};
-use crate::store::{Error, Store};
+use crate::store::{Error, Hint, Store};
 use crate::wake::Wake;
 
 /// Hints that come within this time go out as one.
@@ -52,7 +52,11 @@ async fn listen(
         wake.anything();
         tokio::select! {
             // A lost connection is made anew from the top, after a pause if need be.
-            hint = listener.next() => if hint?.is_none() { return Ok(Next::AtOnce) },
+            hint = listener.next() => match hint? {
+                Some(Hint::Anything) => {}
+                Some(Hint::Targets) => wake.targets_changed(),
+                None => return Ok(Next::AtOnce),
+            },
             () = stop.cancelled() => return Ok(Next::AtOnce),
         }
         heard.store(true, Ordering::Relaxed);

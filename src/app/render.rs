@@ -2,10 +2,9 @@
 
 use crate::api::{Renderer, Rendering};
 use crate::domain::spec::{SpecHash, TaskSpec};
+use crate::domain::target::{Backend, Target};
 use crate::ids::{AttemptId, AttemptNo, InstallationId, RunId, TaskId};
 use crate::runner::{EngineId, LaunchRequest, SandboxKey, fake};
-
-use super::targets;
 
 /// Stands for what a task gets when it is submitted: it looks like an id, and is nobody's.
 const PLACEHOLDER: uuid::Uuid = uuid::uuid!("00000000-0000-7000-8000-000000000000");
@@ -17,7 +16,7 @@ pub struct TargetRenderer {
 }
 
 impl Renderer for TargetRenderer {
-    fn render(&self, spec: &TaskSpec, spec_hash: &SpecHash) -> Option<Rendering> {
+    fn render(&self, target: &Target, spec: &TaskSpec, spec_hash: &SpecHash) -> Option<Rendering> {
         let attempt = AttemptId::from_uuid(PLACEHOLDER);
         let engine = EngineId(String::new());
         let request = LaunchRequest {
@@ -30,14 +29,24 @@ impl Renderer for TargetRenderer {
             took_over: None,
             engine: &engine,
         };
-        match spec.target.as_str() {
-            targets::SIMULATED => Some(Rendering::Simulated(fake::render(&request))),
+        match &target.backend {
+            Backend::Simulated => Some(Rendering::Simulated(fake::render(&request))),
             #[cfg(feature = "docker")]
-            targets::LOCAL => {
+            Backend::Docker(_) => {
                 let (name, create) = crate::runner::docker::render(&request, self.log_max_bytes);
                 Some(Rendering::Docker { name, create })
             }
-            _ => None,
+            #[cfg(not(feature = "docker"))]
+            Backend::Docker(_) => None,
+            #[cfg(feature = "kubernetes")]
+            Backend::Kubernetes(it) => {
+                Some(match crate::runner::kubernetes::render(&request, it) {
+                    Ok((name, pod, secrets)) => Rendering::Kubernetes { name, pod, secrets },
+                    Err(failure) => Rendering::Refused(failure.message),
+                })
+            }
+            #[cfg(not(feature = "kubernetes"))]
+            Backend::Kubernetes(_) => None,
         }
     }
 }

@@ -27,6 +27,7 @@ mod run;
 mod serve;
 mod service_args;
 mod submit;
+mod targets;
 mod task_args;
 mod token;
 mod wait;
@@ -86,6 +87,8 @@ enum Command {
     Cancel(cancel::Args),
     /// Try a task again that failed, was cancelled or skipped
     Retry(retry::Args),
+    /// List, put, check and delete targets: where tasks run
+    Targets(targets::Args),
     /// Make, list and revoke tokens
     Token(token::Args),
     /// Run the service
@@ -143,6 +146,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Wait(args) => with_client(&options, async |it| wait::run(it, args).await),
         Command::Cancel(args) => with_client(&options, async |it| cancel::run(it, args).await),
         Command::Retry(args) => with_client(&options, async |it| retry::run(it, args).await),
+        Command::Targets(args) => with_client(&options, async |it| targets::run(it, args).await),
         Command::Token(args) => with_client(&options, async |it| token::run(it, args).await),
         Command::Healthcheck(args) => {
             with_client(&options, async |it| healthcheck::run(it, args).await)

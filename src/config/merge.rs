@@ -1,14 +1,17 @@
 //! Lays the sources over each other: for every key of `defaults.toml`, the value that counts and
 //! where it came from.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::Path;
 
 use serde_json::{Map, Number, Value};
-use toml::de::{DeTable, DeValue};
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::origin::{Fault, Origin};
 use super::sources::{PLAIN, PREFIX, Sources};
+use super::target::TargetTable;
 use crate::domain::spec::suggest;
 
 pub(super) const DEFAULTS: &str = include_str!("defaults.toml");
@@ -22,10 +25,11 @@ pub(super) struct Setting {
     pub(super) origin: Origin,
 }
 
-/// Every setting there is, in the order of `defaults.toml`.
+/// Every setting there is, in the order of `defaults.toml`, and the targets, whose keys are not there.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Merged {
     pub(super) settings: Vec<Setting>,
+    pub(super) targets: BTreeMap<String, TargetTable>,
 }
 
 impl Merged {
@@ -45,14 +49,16 @@ impl Merged {
     fn defaults(faults: &mut Vec<Fault>) -> Self {
         let mut settings = Vec::new();
         match read_toml(DEFAULTS) {
-            Ok(entries) => settings.extend(entries.into_iter().map(|(key, value, _)| Setting {
-                key,
-                value,
-                origin: Origin::Default,
-            })),
+            Ok((entries, _)) => {
+                settings.extend(entries.into_iter().map(|(key, value, _)| Setting {
+                    key,
+                    value,
+                    origin: Origin::Default,
+                }));
+            }
             Err((_, detail)) => faults.push(Fault::new("", Origin::Default, detail)),
         }
-        Self { settings }
+        Self { settings, targets: BTreeMap::new() }
     }
 
     fn add_file(&mut self, path: &Path, named_by: Origin, faults: &mut Vec<Fault>) {
@@ -66,9 +72,12 @@ impl Merged {
         };
         let origin = |line| Origin::File { path: path.to_owned(), line };
         match read_toml(&text) {
-            Ok(entries) => {
+            Ok((entries, targets)) => {
                 for (key, value, line) in entries {
                     self.set(&key, value, origin(Some(line)), faults);
+                }
+                for (name, value, line) in targets {
+                    self.targets.insert(name, TargetTable::new(value, origin(Some(line))));
                 }
             }
             Err((line, detail)) => faults.push(Fault::new("", origin(line), detail)),
@@ -100,6 +109,12 @@ impl Merged {
         }
         for (key, name, value) in all {
             let origin = Origin::Env(name.to_owned());
+            if let Some(of_target) = key.strip_prefix("targets.") {
+                if let Err(detail) = self.set_target(of_target, value, &origin) {
+                    faults.push(Fault::new(key, origin, detail));
+                }
+                continue;
+            }
             let value = match self.find(&key) {
                 None => Ok(Value::Null),
                 Some(setting) => from_text(value, &setting.value),
@@ -119,6 +134,16 @@ impl Merged {
             let detail = self.unknown(key, &origin);
             faults.push(Fault::new(key, origin, detail));
         }
+    }
+
+    fn set_target(&mut self, key: &str, text: &OsStr, origin: &Origin) -> Result<(), String> {
+        let (name, path) = key.split_once('.').ok_or(
+            "no key of a target is named: write for example SUPERCARGO__TARGETS__PROD__KIND",
+        )?;
+        let text = text.to_str().ok_or("the value is not UTF-8")?;
+        let new = || TargetTable::new(Value::Object(Map::new()), origin.clone());
+        // Names of targets have "-" where those of variables have "_".
+        self.targets.entry(name.replace('_', "-")).or_insert_with(new).set(path, text, origin)
     }
 
     fn is_section(&self, key: &str) -> bool {
@@ -211,29 +236,48 @@ fn from_text(text: &OsStr, like: &Value) -> Result<Value, String> {
 }
 
 type Entry = (String, Value, usize);
+/// The settings, and the targets by their names.
+type Read = (Vec<Entry>, Vec<Entry>);
 
 /// The keys of a TOML text in their order, with their lines. The error names a line and never
 /// quotes it, as it may hold a password.
-fn read_toml(text: &str) -> Result<Vec<Entry>, (Option<usize>, String)> {
+fn read_toml(text: &str) -> Result<Read, (Option<usize>, String)> {
     let line_at = |offset: usize| 1 + text.bytes().take(offset).filter(|it| *it == b'\n').count();
     let table = DeTable::parse(text).map_err(|error| {
         (error.span().map(|it| line_at(it.start)), format!("not TOML: {}", error.message()))
     })?;
-    let mut entries = Vec::new();
-    flatten("", table.get_ref(), &mut entries);
+    let (mut entries, mut targets) = (Vec::new(), Vec::new());
+    for (name, value) in table.get_ref() {
+        match value.get_ref() {
+            DeValue::Table(inner) if name.get_ref() == "targets" => {
+                targets.extend(inner.iter().map(|(name, value)| {
+                    (name.get_ref().to_string(), to_json(value.get_ref()), name.span().start)
+                }));
+            }
+            _ => flatten_entry("", name, value, &mut entries),
+        }
+    }
     entries.sort_by_key(|(_, _, offset)| *offset);
-    Ok(entries.into_iter().map(|(key, value, offset)| (key, value, line_at(offset))).collect())
+    let with_lines = |entries: Vec<Entry>| {
+        entries.into_iter().map(|(key, value, offset)| (key, value, line_at(offset))).collect()
+    };
+    Ok((with_lines(entries), with_lines(targets)))
 }
 
-fn flatten(prefix: &str, table: &DeTable<'_>, entries: &mut Vec<Entry>) {
-    for (name, value) in table {
-        let key = format!("{prefix}{}", name.get_ref());
-        match value.get_ref() {
-            DeValue::Table(inner) if !inner.is_empty() => {
-                flatten(&format!("{key}."), inner, entries);
+fn flatten_entry(
+    prefix: &str,
+    name: &Spanned<DeString<'_>>,
+    value: &Spanned<DeValue<'_>>,
+    entries: &mut Vec<Entry>,
+) {
+    let key = format!("{prefix}{}", name.get_ref());
+    match value.get_ref() {
+        DeValue::Table(inner) if !inner.is_empty() => {
+            for (name, value) in inner {
+                flatten_entry(&format!("{key}."), name, value, entries);
             }
-            other => entries.push((key, to_json(other), name.span().start)),
         }
+        other => entries.push((key, to_json(other), name.span().start)),
     }
 }
 

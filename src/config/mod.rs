@@ -13,9 +13,11 @@ mod read;
 mod secret;
 mod sections;
 mod sources;
+mod target;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -28,10 +30,11 @@ use crate::domain::spec::ObjectReader;
 pub use origin::{Fault, Faults, Origin};
 pub use secret::SecretUrl;
 pub use sections::{
-    Auth, Database, Docker, Http, Limits, LogFormat, Logs, ObjectStore, Retention, Role, TARGETS,
-    Telemetry, Worker,
+    Auth, Database, Docker, Http, Limits, LogFormat, Logs, ObjectStore, Retention, Role, Telemetry,
+    Worker,
 };
 pub use sources::{CONFIG_VARIABLE, Env, Flag, Sources, default_data_dir, is_root};
+pub use target::ConfiguredTarget;
 
 /// The commented reference of every key, which is also the defaults.
 pub const REFERENCE: &str = merge::DEFAULTS;
@@ -48,6 +51,8 @@ pub struct Config {
     pub auth: Auth,
     pub database: Database,
     pub docker: Docker,
+    /// By name, the one of `docker` among them.
+    pub targets: BTreeMap<String, ConfiguredTarget>,
     pub object_store: ObjectStore,
     pub worker: Worker,
     pub limits: Limits,
@@ -83,13 +88,15 @@ impl Config {
             let origin = merged.origin(&key);
             Fault::new(key, origin, it.detail)
         }));
+        let docker = config.as_ref().map(|it| &it.docker);
+        let targets = target::read(merged, docker, &mut faults);
         if let Some(config) = &config {
             check_together(config, merged, &mut faults);
         }
         match config {
             Some(config) if faults.is_empty() => {
-                let effective = print::lines(merged, &config.data_dir);
-                Ok(Self { effective, ..config })
+                let effective = print::lines(merged, &config.data_dir, &targets);
+                Ok(Self { targets, effective, ..config })
             }
             _ => Err(Faults(faults)),
         }
@@ -171,6 +178,7 @@ fn read_root(root: &mut ObjectReader<'_>, sources: &Sources) -> Option<Config> {
         auth: auth?,
         database: database?,
         docker: docker?,
+        targets: BTreeMap::new(),
         object_store: object_store?,
         worker: worker?,
         limits: limits?,

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::read::Section;
-use super::secret::{SecretUrl, redact};
+use super::secret::SecretUrl;
+use crate::domain::target::{SIMULATED, check_name, docker_host};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
@@ -40,20 +41,12 @@ impl Role {
     }
 }
 
-/// Every target there is.
-pub const TARGETS: &[&str] = &[
-    #[cfg(feature = "docker")]
-    "local",
-    "simulated",
-];
-
+/// Whether there is a target of this name shows when the store was asked.
 pub(super) fn read_target(text: &str) -> Result<String, String> {
-    // A program without Docker keeps the default of all, and says at each submit that there is none.
-    if TARGETS.contains(&text) || text == "local" {
-        return Ok(text.to_owned());
+    if text != SIMULATED {
+        check_name(text)?;
     }
-    let hint = crate::domain::spec::suggest(text, TARGETS);
-    Err(format!("there is no target {text:?}{hint}: name one of {}", TARGETS.join(", ")))
+    Ok(text.to_owned())
 }
 
 #[derive(Debug, Clone)]
@@ -142,13 +135,15 @@ impl Database {
 
 #[derive(Debug, Clone)]
 pub struct Docker {
+    /// Whether there is a target for it.
+    pub enabled: bool,
     /// With its scheme. None: the local socket.
     pub host: Option<String>,
 }
 
 impl Docker {
     pub(super) fn read(mut section: Section<'_, '_>) -> Self {
-        Self { host: section.optional("host", read_docker_host) }
+        Self { enabled: section.bool("enabled"), host: section.optional("host", docker_host) }
     }
 }
 
@@ -329,30 +324,6 @@ fn read_database_url(text: &str) -> Result<SecretUrl, String> {
         Err("not the address of a Postgres: write \"postgres://user:password@host:5432/name\", \
              or leave it empty for a private one"
             .to_owned())
-    }
-}
-
-fn read_docker_host(text: &str) -> Result<String, String> {
-    if text.starts_with('/') {
-        return Ok(format!("unix://{text}"));
-    }
-    if text.starts_with("ssh://") {
-        return Err("an engine behind ssh can't be reached: forward its socket and name that, \
-                    for example \"unix:///run/forwarded.sock\""
-            .to_owned());
-    }
-    if text.starts_with("https://") {
-        return Err(
-            "an engine behind TLS can't be reached, as TLS is not spoken: forward its port or its \
-                    socket, and name that, for example \"tcp://127.0.0.1:2375\""
-                .to_owned(),
-        );
-    }
-    if ["unix:///", "tcp://", "http://"].iter().any(|it| text.starts_with(it)) {
-        Ok(text.to_owned())
-    } else {
-        let shown = redact(text);
-        Err(format!("{shown:?} is not a Docker host: write \"unix:///var/run/docker.sock\""))
     }
 }
 

@@ -301,7 +301,7 @@ fn single_values() {
         ("HTTP__BODY_LIMIT", &["0", "1", "2Gi", "8 Mi", "-1Mi"]),
         ("HTTP__REQUEST_TIMEOUT", &["50s", "0s", "2h", "60"]),
         ("DOCKER__HOST", &["ssh://u@h", "docker.sock", "npipe:////./pipe/x", "https://h:2376"]),
-        ("DEFAULT_TARGET", &["", "Local", "prod"]),
+        ("DEFAULT_TARGET", &["", "Local", "-a", "a=b"]),
         ("WORKER__CONCURRENCY", &["", "1.5", "-1", "many", "99999999999999999999"]),
         ("LIMITS__ENV_VALUE", &["129Ki", "1Gi"]),
         ("TELEMETRY__LOG", &["supercargo=loud", "a=b=c"]),
@@ -344,4 +344,85 @@ fn toml_of_another_type_is_a_fault_and_never_a_guess() {
     }
     let (_file, sources) = with_file("[http]\nallowed_hosts = [1]\n", &[]);
     assert!(one_fault(&sources).detail.contains("is not text"));
+}
+
+#[test]
+fn targets_come_from_the_file_and_from_the_environment() {
+    let file = "default_target = \"prod-eu\"\n[targets.prod-eu]\nkind = \"kubernetes\"\nserver = \"https://h\"\n\
+                token = \"s3cret\"\nconcurrency = 50\n[targets.prod-eu.labels]\ngpu = \"yes\"\n\
+                \"a.b/c\" = 1\n[targets.sim]\nkind = \"simulated\"\n";
+    let env = [
+        ("SUPERCARGO__TARGETS__PROD_EU__NAMESPACE", "etl"),
+        ("SUPERCARGO__TARGETS__PROD_EU__CONCURRENCY", "7"),
+        ("SUPERCARGO__TARGETS__SIM__ENABLED", "false"),
+        ("SUPERCARGO__TARGETS__HERE__KIND", "kubernetes"),
+        ("SUPERCARGO__TARGETS__HERE__KUBECONFIG__PATH", "/k"),
+        ("DOCKER_HOST", "tcp://e:1"),
+    ];
+    let (path, sources) = with_file(file, &env);
+    let config = Config::load(&sources).unwrap();
+    let names: Vec<_> = config.targets.keys().map(String::as_str).collect();
+    let local: &[&str] = if cfg!(feature = "docker") { &["local"] } else { &[] };
+    assert_eq!(names, [&["here"], local, &["prod-eu", "sim"]].concat());
+    let prod = &config.targets["prod-eu"];
+    let place = format!("[targets.prod-eu] of {}:2", path.path().display());
+    assert_eq!((prod.target.concurrency, &prod.place), (Some(7), &place));
+    let labels: Vec<_> = prod.target.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    assert_eq!(labels, ["a.b/c=1", "gpu=yes"]);
+    assert!(!config.targets["sim"].target.enabled);
+    let printed = config.print();
+    assert!(!printed.contains("s3cret"), "{printed}");
+    assert!(
+        printed.contains(
+            "namespace = \"etl\" # environment variable SUPERCARGO__TARGETS__PROD_EU__NAMESPACE\n"
+        ),
+        "{printed}"
+    );
+    let sim = "\n[targets.sim]\nenabled = false # environment variable SUPERCARGO__TARGETS__SIM__ENABLED\n";
+    assert!(printed.contains(sim), "{printed}");
+    toml::from_str::<toml::Table>(&printed).unwrap();
+}
+
+#[test]
+fn a_faulty_target_is_named_with_its_place() {
+    let file = "[targets.a]\nkind = \"docker\"\nhots = \"x\"\n[targets.B]\nkind = \"docker\"\n\
+                [targets.simulated]\nkind = \"simulated\"\n";
+    let env = [
+        ("SUPERCARGO__TARGETS__A__HOST", "ssh://u@h"),
+        ("SUPERCARGO__TARGETS__A__ENABLED", "perhaps"),
+        ("SUPERCARGO__TARGETS__C", "x"),
+    ];
+    let (_path, sources) = with_file(file, &env);
+    let Faults(found) = Config::load(&sources).expect_err("the targets are faulty");
+    let found: Vec<_> =
+        found.iter().map(|it| (it.key.as_str(), matches!(it.origin, Origin::Env(_)))).collect();
+    assert_eq!(
+        found,
+        [
+            ("targets.a.enabled", true),
+            ("targets.c", true),
+            ("targets.B", false),
+            ("targets.a.host", true),
+            ("targets.a.hots", false),
+            ("targets.simulated", false),
+        ]
+    );
+}
+
+#[test]
+fn the_target_of_docker_follows_its_settings_unless_it_is_defined() {
+    use crate::domain::target::{Backend, DockerBackend};
+    let of = |env: &[(&str, &str)], file: &str| {
+        let (_path, sources) = with_file(file, env);
+        Config::load(&sources).unwrap().targets.get("local").map(|it| it.target.backend.clone())
+    };
+    let docker = |host: Option<&str>| {
+        let host = host.map(str::to_owned);
+        cfg!(feature = "docker").then(|| Backend::Docker(DockerBackend { host }))
+    };
+    assert_eq!(of(&[], ""), docker(None));
+    assert_eq!(of(&[("DOCKER_HOST", "tcp://h:1")], ""), docker(Some("tcp://h:1")));
+    assert_eq!(of(&[("SUPERCARGO__DOCKER__ENABLED", "false")], ""), None);
+    let defined = "[targets.local]\nkind = \"simulated\"\n";
+    assert_eq!(of(&[("DOCKER_HOST", "tcp://h:1")], defined), Some(Backend::Simulated));
 }

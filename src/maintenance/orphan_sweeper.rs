@@ -9,15 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use jiff::SignedDuration;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 
 use crate::clock::Clock;
 use crate::failpoints::{self, Guard, Point};
 use crate::ids::{AttemptId, InstallationId};
 use crate::loops::Next;
-use crate::runner::{Disposal, EngineState, KillMode, OwnedSandbox, Runner, SandboxKey, Targets};
+use crate::runner::{
+    Disposal, EngineState, EngineWatch, KillMode, OwnedSandbox, Registry, Runner, SandboxKey,
+};
 use crate::store::{AttemptFate, Error, Ledger};
 
 const PERIOD: Duration = Duration::from_mins(1);
@@ -32,7 +33,7 @@ pub struct OrphanSweeper {
     pub store: Arc<dyn Ledger>,
     pub clock: Arc<dyn Clock>,
     pub installation: InstallationId,
-    pub targets: Targets,
+    pub targets: Registry,
     unknown: HashSet<AttemptId>,
     /// The last look reached every target.
     settled: bool,
@@ -43,7 +44,7 @@ impl OrphanSweeper {
         store: Arc<dyn Ledger>,
         clock: Arc<dyn Clock>,
         installation: InstallationId,
-        targets: Targets,
+        targets: Registry,
     ) -> Self {
         Self { store, clock, installation, targets, unknown: HashSet::new(), settled: false }
     }
@@ -51,13 +52,15 @@ impl OrphanSweeper {
     pub async fn tick(&mut self) -> Result<Next, Error> {
         let mut away = false;
         let mut unknown = HashSet::new();
-        for (name, runner) in self.targets.clone() {
+        let connected = self.targets.current();
+        for (name, it) in &*connected {
+            let runner = &it.runner;
             if !matches!(&*runner.engine().borrow(), EngineState::Ready { .. }) {
                 away = true;
                 continue;
             }
             match runner.list_owned().await {
-                Ok(owned) => self.sweep(&name, runner.as_ref(), owned, &mut unknown).await?,
+                Ok(owned) => self.sweep(name, runner.as_ref(), owned, &mut unknown).await?,
                 Err(error) => {
                     tracing::warn!(target.name = name, %error, "the sandboxes can't be listed");
                     away = true;
@@ -71,23 +74,10 @@ impl OrphanSweeper {
 
     /// What to wait for between two looks: a target that comes back, or is there for the first time.
     pub fn waker(&self) -> impl FnMut() -> BoxFuture<'static, ()> + use<> {
-        let engines = self.targets.values().map(|it| it.engine()).collect();
-        let engines: Arc<Mutex<Vec<watch::Receiver<EngineState>>>> = Arc::new(Mutex::new(engines));
+        let watch = Arc::new(Mutex::new(EngineWatch::new(&self.targets)));
         move || {
-            let engines = Arc::clone(&engines);
-            async move {
-                let mut engines = engines.lock().await;
-                let mut changes: FuturesUnordered<_> =
-                    engines.iter_mut().map(watch::Receiver::changed).collect();
-                while let Some(changed) = changes.next().await {
-                    if changed.is_ok() {
-                        return;
-                    }
-                }
-                // No target, or its runner is gone: nothing will change.
-                std::future::pending::<()>().await;
-            }
-            .boxed()
+            let watch = Arc::clone(&watch);
+            async move { watch.lock().await.changed().await }.boxed()
         }
     }
 

@@ -3,6 +3,7 @@
 //! They are of the whole installation, and every process that schedules shows the same.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,23 +16,38 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// A question that takes long is asked seldom.
 const SHARE: u32 = 20;
 
-#[derive(Debug)]
+/// Names the targets there are.
+type Names = Box<dyn Fn() -> Vec<String> + Send>;
+
 pub struct QueueGauges {
     store: Store,
     clock: Arc<dyn Clock>,
+    /// Each of them has a gauge, whether it has tasks or not.
+    names: Names,
     /// What has a gauge: one that has no task any more is shown as 0.
     targets: BTreeSet<String>,
 }
 
+impl fmt::Debug for QueueGauges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueueGauges").field("targets", &self.targets).finish_non_exhaustive()
+    }
+}
+
 impl QueueGauges {
-    pub fn new(store: Store, clock: Arc<dyn Clock>, targets: Vec<String>) -> Self {
-        Self { store, clock, targets: targets.into_iter().collect() }
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        names: impl Fn() -> Vec<String> + Send + 'static,
+    ) -> Self {
+        Self { store, clock, names: Box::new(names), targets: BTreeSet::new() }
     }
 
     pub async fn tick(&mut self) -> Result<Next, Error> {
         let asked = Instant::now();
         let gauges = self.store.queue_gauges().await?;
         let took = asked.elapsed();
+        self.targets.extend((self.names)());
         self.targets.extend(gauges.iter().map(|it| it.target.clone()));
         for target in &self.targets {
             let none = QueueGauge { target: target.clone(), queued: 0, running: 0, oldest: None };

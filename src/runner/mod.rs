@@ -23,6 +23,7 @@
 //!   last as long as the sandbox, and the pull, which `timeouts.pull` bounds.
 //! - **Errors are classified by status and typed reason**, never by message text.
 
+mod absent;
 #[cfg(feature = "docker")]
 pub mod docker;
 pub mod fake;
@@ -31,11 +32,10 @@ mod files;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 pub mod naming;
+mod registry;
 mod types;
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -45,7 +45,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::exit::ExitReport;
 pub use crate::domain::log::{LogFrame, LogStream};
+pub use crate::domain::target::TargetCheck;
 use crate::ids::Fence;
+
+pub use absent::AbsentRunner;
+pub use registry::{Connected, EngineWatch, Registry, Targets};
 
 pub use types::{
     CollectRequest, Collected, Disposal, EngineId, EngineState, FileResult, Handle, JsonFile,
@@ -61,6 +65,11 @@ pub trait Runner: fmt::Debug + Send + Sync + 'static {
     /// Whether the engine answers, and which one it is. The runner keeps it up to date by itself; a
     /// target that is not ready claims nothing.
     fn engine(&self) -> watch::Receiver<EngineState>;
+
+    /// Asks the engine now whether tasks could run on it, and what is lacking. Bounded as every call.
+    async fn check(&self) -> TargetCheck {
+        TargetCheck::from(&*self.engine().borrow())
+    }
 
     /// Ensures that the sandbox exists and has been told to start. `cancel` gives up between steps and
     /// in the pull, never with a create or start in flight.
@@ -139,6 +148,3 @@ pub trait Runner: fmt::Debug + Send + Sync + 'static {
     /// Every sandbox of this installation, those put aside too.
     async fn list_owned(&self) -> Result<Vec<OwnedSandbox>, RunnerError>;
 }
-
-/// The configured targets by name.
-pub type Targets = BTreeMap<String, Arc<dyn Runner>>;

@@ -12,6 +12,7 @@ use crate::domain::exit::ExitReport;
 use crate::domain::failure::Failure;
 use crate::domain::outcome::StoredFile;
 use crate::domain::spec::{SpecHash, TaskSpec};
+use crate::domain::target::TargetCheck;
 use crate::ids::{AttemptId, AttemptNo, Fence, InstallationId, RunId, TaskId};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,6 +65,21 @@ pub enum EngineState {
         since: Timestamp,
         why: String,
     },
+}
+
+impl From<&EngineState> for TargetCheck {
+    fn from(it: &EngineState) -> Self {
+        match it {
+            EngineState::Connecting => Self::unreachable("connecting"),
+            EngineState::Ready { id, version, node: _ } => Self {
+                reachable: true,
+                version: Some(version.clone()),
+                engine: Some(id.0.clone()),
+                ..Self::default()
+            },
+            EngineState::Down { why, .. } => Self::unreachable(why),
+        }
+    }
 }
 
 /// Points at a sandbox on its backend. Opaque to everyone but the runner that made it, stored with the

@@ -269,7 +269,11 @@ async fn requeue(
          set state = 'queued', worker_id = null, engine_id = null, claimed_at = null, started_at = null,
              handle = null, image_digest = null, attempt_id = $3, attempt_no = attempt_no + 1,
              user_failures = user_failures + $5, platform_failures = platform_failures + $6,
-             not_before = $4, queue_deadline = null, attempt_queued_at = $7, fence = fence + 1,
+             not_before = $4, queue_deadline = null,
+             -- Any that has the labels may take it; but where the end could not be confirmed, the one that can
+             -- be asked about it.
+             target = case when $8 then target
+                 else (select s.target from task_specs s where s.task_id = $1) end, attempt_queued_at = $7, fence = fence + 1,
              unconfirmed = case when $8
                  then json_build_object('attempt', attempt_id, 'engine', coalesce(engine_id, '')) end
          where task_id = $1 and fence = $2 and stop_reason is null",

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
 
 use super::{Error, Store, opt_jiff, parse_document};
 use crate::domain::attempt::Phase;
@@ -16,6 +17,9 @@ pub struct ClaimTarget {
     pub name: String,
     pub engine: String,
     pub slots: i64,
+    /// Labels that tasks wait for and that it has, in the text of
+    /// [`Placement`](crate::domain::target::Placement).
+    pub selectors: Vec<String>,
 }
 
 /// An attempt that ended in the books while nobody could ask its engine.
@@ -100,52 +104,45 @@ impl Store {
         worker: WorkerId,
         targets: &[ClaimTarget],
     ) -> Result<Vec<ClaimedTask>, Error> {
-        let names: Vec<String> = targets.iter().map(|it| it.name.clone()).collect();
-        let engines: Vec<String> = targets.iter().map(|it| it.engine.clone()).collect();
-        let slots: Vec<i64> = targets.iter().map(|it| it.slots).collect();
-        let rows = sqlx::query_as!(
-            Row,
-            r#"
-            with picked as (
-                select q.task_id, t.engine
-                from unnest($2::text[], $3::text[], $4::bigint[]) as t (target, engine, slots)
-                cross join lateral (
-                    select l.task_id from live_tasks l
-                    where l.state = 'queued' and l.target = t.target
-                      and (l.not_before is null or l.not_before <= now())
-                      and (l.after_task_id is null
-                           or not exists (select from live_tasks b where b.task_id = l.after_task_id))
-                    order by l.priority desc, l.task_id
-                    limit t.slots
-                    for update skip locked
-                ) q
-            ), claimed as (
-                update live_tasks l
-                set state = 'starting', worker_id = $1, engine_id = p.engine, fence = l.fence + 1,
-                    claimed_at = now()
-                from picked p
-                where l.task_id = p.task_id
-                returning l.*
-            )
-            select c.task_id as "task_id!", s.run_id as "run_id!", c.attempt_id as "attempt_id!",
-                   c.attempt_no as "attempt_no!", c.fence as "fence!", c.state as "state!",
-                   c.target as "target!", c.engine_id, c.stop_reason, c.started_at,
-                   c.user_failures as "user_failures!", c.platform_failures as "platform_failures!",
-                   c.unconfirmed, s.spec as "spec!", s.spec_hash as "spec_hash!"
-            from claimed c join task_specs s on s.task_id = c.task_id
-            order by c.priority desc, c.task_id
-            "#,
-            worker.uuid(),
-            &names,
-            &engines,
-            &slots,
-        )
-        .fetch_all(&self.pool)
-        .await?;
+        let (by_name, by_labels): (Vec<_>, Vec<_>) =
+            targets.iter().partition(|it| it.selectors.is_empty());
+        let rows = if by_labels.is_empty() {
+            // The one statement is its own transaction.
+            let mut connection = self.pool.acquire().await?;
+            claim_by_name(&mut connection, worker, &by_name).await?
+        } else {
+            let mut transaction = self.pool.begin().await?;
+            let mut rows = claim_by_name(&mut transaction, worker, &by_name).await?;
+            for target in by_labels {
+                rows.extend(claim_by_labels(&mut transaction, worker, target).await?);
+            }
+            transaction.commit().await?;
+            rows
+        };
         if !rows.is_empty() {
             failpoints::at(Point::ClaimCommitted);
         }
         rows.into_iter().map(Row::into_claimed).collect()
+    }
+
+    /// The labels that queued tasks wait for, each once: as many looks into the index as there are different
+    /// targets in the queue.
+    pub async fn queued_selectors(&self) -> Result<Vec<String>, Error> {
+        let targets = sqlx::query_scalar!(
+            r#"
+            with recursive queued as (
+                (select target from live_tasks where state = 'queued' order by target limit 1)
+                union all
+                select (select l.target from live_tasks l
+                        where l.state = 'queued' and l.target > q.target order by l.target limit 1)
+                from queued q where q.target is not null
+            )
+            select target as "target!" from queued where position('=' in target) > 0
+            "#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(targets)
     }
 
     /// Takes back what this worker holds and nobody drives: everything after a restart, and what it took
@@ -226,7 +223,9 @@ impl Store {
         let updated = sqlx::query!(
             "update live_tasks
              set state = 'queued', worker_id = null, engine_id = null, claimed_at = null, fence = fence + 1,
-                 not_before = now() + interval '1 second'
+                 not_before = now() + interval '1 second',
+                 target = case when unconfirmed is null
+                     then (select s.target from task_specs s where s.task_id = $1) else target end
              where task_id = $1 and fence = $2 and state = 'starting'",
             task.uuid(),
             fence.0,
@@ -284,4 +283,110 @@ impl Store {
         }
         rows.into_iter().map(Row::into_claimed).collect()
     }
+}
+
+async fn claim_by_name(
+    connection: &mut PgConnection,
+    worker: WorkerId,
+    targets: &[&ClaimTarget],
+) -> Result<Vec<Row>, Error> {
+    if targets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<String> = targets.iter().map(|it| it.name.clone()).collect();
+    let engines: Vec<String> = targets.iter().map(|it| it.engine.clone()).collect();
+    let slots: Vec<i64> = targets.iter().map(|it| it.slots).collect();
+    let rows = sqlx::query_as!(
+        Row,
+        r#"
+        with picked as (
+            select q.task_id, t.engine
+            from unnest($2::text[], $3::text[], $4::bigint[]) as t (target, engine, slots)
+            cross join lateral (
+                select l.task_id from live_tasks l
+                where l.state = 'queued' and l.target = t.target
+                  and (l.not_before is null or l.not_before <= now())
+                  and (l.after_task_id is null
+                       or not exists (select from live_tasks b where b.task_id = l.after_task_id))
+                order by l.priority desc, l.task_id
+                limit t.slots
+                for update skip locked
+            ) q
+        ), claimed as (
+            update live_tasks l
+            set state = 'starting', worker_id = $1, engine_id = p.engine, fence = l.fence + 1,
+                claimed_at = now()
+            from picked p
+            where l.task_id = p.task_id
+            returning l.*
+        )
+        select c.task_id as "task_id!", s.run_id as "run_id!", c.attempt_id as "attempt_id!",
+               c.attempt_no as "attempt_no!", c.fence as "fence!", c.state as "state!",
+               c.target as "target!", c.engine_id, c.stop_reason, c.started_at,
+               c.user_failures as "user_failures!", c.platform_failures as "platform_failures!",
+               c.unconfirmed, s.spec as "spec!", s.spec_hash as "spec_hash!"
+        from claimed c join task_specs s on s.task_id = c.task_id
+        order by c.priority desc, c.task_id
+        "#,
+        worker.uuid(),
+        &names,
+        &engines,
+        &slots,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
+}
+
+/// One target that tasks may name or ask for by its labels: the best of several queues.
+async fn claim_by_labels(
+    connection: &mut PgConnection,
+    worker: WorkerId,
+    target: &ClaimTarget,
+) -> Result<Vec<Row>, Error> {
+    let mut queues = target.selectors.clone();
+    queues.push(target.name.clone());
+    let rows = sqlx::query_as!(
+        Row,
+        r#"
+        with candidates as (
+            select q.task_id, q.priority
+            from unnest($2::text[]) as t (queue)
+            cross join lateral (
+                select l.task_id, l.priority from live_tasks l
+                where l.state = 'queued' and l.target = t.queue
+                  and (l.not_before is null or l.not_before <= now())
+                  and (l.after_task_id is null
+                       or not exists (select from live_tasks b where b.task_id = l.after_task_id))
+                order by l.priority desc, l.task_id
+                limit $5
+                for update skip locked
+            ) q
+        ), picked as (
+            select task_id from candidates order by priority desc, task_id limit $5
+        ), claimed as (
+            update live_tasks l
+            set state = 'starting', worker_id = $1, engine_id = $4, target = $3, fence = l.fence + 1,
+                claimed_at = now()
+            from picked p
+            where l.task_id = p.task_id
+            returning l.*
+        )
+        select c.task_id as "task_id!", s.run_id as "run_id!", c.attempt_id as "attempt_id!",
+               c.attempt_no as "attempt_no!", c.fence as "fence!", c.state as "state!",
+               c.target as "target!", c.engine_id, c.stop_reason, c.started_at,
+               c.user_failures as "user_failures!", c.platform_failures as "platform_failures!",
+               c.unconfirmed, s.spec as "spec!", s.spec_hash as "spec_hash!"
+        from claimed c join task_specs s on s.task_id = c.task_id
+        order by c.priority desc, c.task_id
+        "#,
+        worker.uuid(),
+        &queues,
+        target.name,
+        target.engine,
+        target.slots,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
 }

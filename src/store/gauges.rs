@@ -1,8 +1,12 @@
 //! How much there is to do, for limits and metrics: of live tasks alone, so that history costs nothing.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use jiff::Timestamp;
 
 use super::{Error, Store};
+use crate::domain::target::Placement;
 
 /// The live tasks of one target.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +33,26 @@ struct Row {
     queued: i64,
     running: i64,
     oldest: Option<jiff_sqlx::Timestamp>,
+}
+
+/// Those that wait for labels count as one: labels of metrics are few.
+fn together(gauges: impl Iterator<Item = QueueGauge>) -> Vec<QueueGauge> {
+    let mut all: BTreeMap<String, QueueGauge> = BTreeMap::new();
+    for it in gauges {
+        let target = Placement::of_text(&it.target).gauge().to_owned();
+        match all.entry(target.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(QueueGauge { target, ..it });
+            }
+            Entry::Occupied(mut entry) => {
+                let sum = entry.get_mut();
+                sum.queued += it.queued;
+                sum.running += it.running;
+                sum.oldest = sum.oldest.into_iter().chain(it.oldest).min();
+            }
+        }
+    }
+    all.into_values().collect()
 }
 
 impl Store {
@@ -63,7 +87,7 @@ impl Store {
             running: it.running,
             oldest: it.oldest.map(jiff_sqlx::Timestamp::to_jiff),
         };
-        Ok(rows.into_iter().map(gauge).collect())
+        Ok(together(rows.into_iter().map(gauge)))
     }
 
     pub fn pool_gauge(&self) -> PoolGauge {

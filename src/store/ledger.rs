@@ -50,12 +50,16 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     // same task.
 
     /// Takes queued tasks by priority, then age, no more for each target than it has slots; none before
-    /// its time, and none that another live task comes before.
+    /// its time, and none that another live task comes before. What waits for labels is taken for a target that
+    /// names them among its selectors, and has its name from then on.
     async fn claim(
         &self,
         worker: WorkerId,
         targets: &[ClaimTarget],
     ) -> Result<Vec<ClaimedTask>, Error>;
+
+    /// The labels that queued tasks wait for, each once.
+    async fn queued_selectors(&self) -> Result<Vec<String>, Error>;
 
     /// Takes back what this worker holds but for the tasks in `driven`.
     async fn take_own(
@@ -86,7 +90,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     // What the holder of an attempt writes. Under a fence that is not the current one nothing is written,
     // and the answer is `Fenced`.
 
-    /// Puts a task back into the queue that was certainly not started: the same attempt waits again.
+    /// Puts a task back into the queue that was certainly not started: the same attempt waits again, for the
+    /// same target or labels as before.
     async fn unclaim(&self, task: TaskId, fence: Fence) -> Result<(), Error>;
 
     /// Writes that the sandbox runs.
@@ -231,6 +236,7 @@ hand_on! {
     heartbeat(worker: WorkerId, epoch: i64, targets: &WorkerTargets) -> bool;
     release_lease(worker: WorkerId, epoch: i64) -> ();
     claim(worker: WorkerId, targets: &[ClaimTarget]) -> Vec<ClaimedTask>;
+    queued_selectors() -> Vec<String>;
     take_own(worker: WorkerId, driven: &[TaskId]) -> Vec<ClaimedTask>;
     take_expired(worker: WorkerId, lease_secs: f64, targets: &[ClaimTarget]) -> Vec<ClaimedTask>;
     next_expiry(worker: WorkerId, lease_secs: f64) -> Option<f64>;

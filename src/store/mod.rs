@@ -21,6 +21,7 @@ mod reopen;
 mod schema;
 mod stop;
 mod submit;
+mod targets;
 mod tokens;
 mod views;
 mod workers;
@@ -41,13 +42,16 @@ pub use gauges::{PoolGauge, QueueGauge};
 pub use installation::ObjectStoreInUse;
 pub use ledger::Ledger;
 pub use logs::{LogPosition, NewChunk, StoredChunk};
-pub use notify::Listener;
+pub use notify::{Hint, Listener};
 pub use outputs::OutputRecord;
 pub use queue::Cancelled;
 pub use reopen::Reopening;
 pub use schema::{MigrateReport, Prepared, SchemaState};
 pub use stop::{AttemptFate, StopRequest};
 pub use submit::{IdempotencyKey, NewTask, Submitted, Submitter};
+pub use targets::{
+    AnsweredCheck, DeletedTarget, PutTarget, TakenCheck, TargetOrigin, TargetRecord, TargetsState,
+};
 pub use tokens::{NewToken, Principal, TokenRecord};
 pub use views::{AttemptRecord, TaskFilter, TaskRecord};
 pub use workers::{EngineInUse, TargetHealth, WorkerTargets};

@@ -6,6 +6,16 @@ use super::{Error, Store};
 
 const CHANNEL: &str = "supercargo_wake";
 
+const TARGETS: &str = "targets";
+
+/// What there may be to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    Anything,
+    /// A target has changed, or is to be checked.
+    Targets,
+}
+
 /// One connection that waits for hints.
 pub struct Listener {
     inner: PgListener,
@@ -19,8 +29,12 @@ impl std::fmt::Debug for Listener {
 
 impl Listener {
     /// Waits for the next hint. Ok(None): the connection was lost and made again, hints may be missing.
-    pub async fn next(&mut self) -> Result<Option<()>, Error> {
-        Ok(self.inner.try_recv().await?.map(|_| ()))
+    pub async fn next(&mut self) -> Result<Option<Hint>, Error> {
+        let hint = |payload: &str| match payload {
+            TARGETS => Hint::Targets,
+            _ => Hint::Anything,
+        };
+        Ok(self.inner.try_recv().await?.map(|it| hint(it.payload())))
     }
 }
 
@@ -34,7 +48,15 @@ impl Store {
 
     /// Wakes the other processes. Its own transaction: inside a submit it would put commits in a row.
     pub async fn notify(&self) -> Result<(), Error> {
-        sqlx::query!("select pg_notify($1, '')", CHANNEL).fetch_one(&self.pool).await?;
+        self.notify_of(Hint::Anything).await
+    }
+
+    pub(super) async fn notify_of(&self, hint: Hint) -> Result<(), Error> {
+        let payload = match hint {
+            Hint::Anything => "",
+            Hint::Targets => TARGETS,
+        };
+        sqlx::query!("select pg_notify($1, $2)", CHANNEL, payload).fetch_one(&self.pool).await?;
         Ok(())
     }
 

@@ -97,7 +97,12 @@ pub(super) async fn reopen(
         "insert into live_tasks
              (task_id, state, priority, target, queued_at, queue_deadline, attempt_id, attempt_no,
               attempt_queued_at, fence, unconfirmed)
-         select s.task_id, 'queued', s.priority, s.target, $2, $3, $4, $5, $6, $7,
+         select s.task_id, 'queued', s.priority,
+                case when position('=' in s.target) > 0 then coalesce(
+                    (select a.target from attempts a
+                     where a.task_id = $1 and a.unconfirmed order by a.attempt_no desc limit 1),
+                    s.target) else s.target end,
+                $2, $3, $4, $5, $6, $7,
                 (select json_build_object('attempt', a.attempt_id, 'engine', coalesce(a.engine_id, ''))
                  from attempts a where a.task_id = $1 and a.unconfirmed order by a.attempt_no desc limit 1)
          from task_specs s where s.task_id = $1",
@@ -155,7 +160,7 @@ async fn replace_spec(
         hash.as_str(),
         spec.name,
         spec.image,
-        spec.target,
+        spec.target.to_string(),
         spec.priority,
         labels,
     )

@@ -97,7 +97,11 @@ struct Row {
 }
 
 const COLUMNS: &str = "
-    select s.task_id, s.run_id, s.name, s.image, s.target, s.labels, s.priority,
+    select s.task_id, s.run_id, s.name, s.image,
+           coalesce(l.target, case when position('=' in s.target) > 0 then (
+               select a.target from attempts a
+               where a.task_id = s.task_id and a.attempt_no = e.attempt_no) end, s.target) as target,
+           s.labels, s.priority,
            coalesce(l.state, e.state) as state, coalesce(l.attempt_no, e.attempt_no) as attempt_no,
            e.exit_code, e.failure, coalesce(l.queued_at, e.queued_at) as queued_at, l.claimed_at,
            coalesce(l.started_at, e.started_at) as started_at, e.finished_at, l.not_before, l.stop_reason,
@@ -146,7 +150,12 @@ impl Store {
         let row = sqlx::query_as!(
             Row,
             r#"
-            select s.task_id, s.run_id, s.name, s.image, s.target, s.labels, s.priority,
+            select s.task_id, s.run_id, s.name, s.image,
+                   coalesce(l.target, case when position('=' in s.target) > 0 then (
+                       select a.target from attempts a
+                       where a.task_id = s.task_id and a.attempt_no = e.attempt_no) end, s.target)
+                       as "target!",
+                   s.labels, s.priority,
                    coalesce(l.state, e.state) as state, coalesce(l.attempt_no, e.attempt_no) as attempt_no,
                    e.exit_code as "exit_code?", e.failure as "failure?",
                    coalesce(l.queued_at, e.queued_at) as queued_at, l.claimed_at as "claimed_at?",
@@ -181,7 +190,15 @@ impl Store {
             query.push(" and s.name = ").push_bind(name.clone());
         }
         if let Some(target) = &filter.target {
-            query.push(" and s.target = ").push_bind(target.clone());
+            // Of a task that asked for labels it is the one that took it.
+            query.push(" and (s.target = ").push_bind(target.clone());
+            query.push(" or position('=' in s.target) > 0 and (l.target = ");
+            query.push_bind(target.clone());
+            query.push(
+                " or exists (select from attempts a where a.task_id = s.task_id
+                   and a.attempt_no = e.attempt_no and a.target = ",
+            );
+            query.push_bind(target.clone()).push(")))");
         }
         if !filter.labels.is_empty() {
             let labels = serde_json::to_value(&filter.labels).unwrap_or_default();

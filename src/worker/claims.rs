@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shared;
+use crate::domain::target::Placement;
 use crate::ids::AttemptNo;
 use crate::measures;
-use crate::runner::{EngineState, RunnerKind};
+use crate::runner::{EngineState, RunnerKind, Targets};
 use crate::store::ClaimTarget;
 
 const AFTER_AN_ERROR: Duration = Duration::from_secs(1);
@@ -50,8 +51,7 @@ async fn claim(shared: &Arc<Shared>) -> Result<Claimed, crate::store::Error> {
     if shared.draining.is_cancelled() || !shared.lease.is_valid() {
         return Ok(Claimed::Some);
     }
-    let targets: Vec<ClaimTarget> =
-        reachable(shared).into_iter().filter(|it| it.slots > 0).collect();
+    let targets = claimable(shared).await?;
     if targets.is_empty() {
         return Ok(Claimed::Some);
     }
@@ -75,17 +75,41 @@ async fn claim(shared: &Arc<Shared>) -> Result<Claimed, crate::store::Error> {
     Ok(if full { Claimed::Full } else { Claimed::Some })
 }
 
-/// The targets that answer, with their free places.
-fn reachable(shared: &Shared) -> Vec<ClaimTarget> {
-    shared
-        .parts
-        .targets
+/// The targets that something may be started on now, with the labels that tasks wait for and that they have.
+async fn claimable(shared: &Shared) -> Result<Vec<ClaimTarget>, crate::store::Error> {
+    let connected = shared.parts.targets.current();
+    let mut targets = reachable(shared, &connected);
+    targets.retain(|it| it.slots > 0 && connected[&it.name].target.enabled);
+    let labelled = |it: &ClaimTarget| !connected[&it.name].target.labels.is_empty();
+    if targets.iter().any(labelled) {
+        if shared.parts.wake.labels_were_queued() {
+            shared.selectors.look_again();
+        }
+        let selectors = shared.selectors.load(&*shared.parts.store).await?;
+        for it in &mut targets {
+            let target = &connected[&it.name].target;
+            let fits = |(_, placement): &&(String, Placement)| placement.matches(&it.name, target);
+            it.selectors = selectors.iter().filter(fits).map(|(text, _)| text.clone()).collect();
+        }
+    }
+    Ok(targets)
+}
+
+/// The targets that answer, with their free places: also those that nothing new is started on.
+fn reachable(shared: &Shared, connected: &Targets) -> Vec<ClaimTarget> {
+    connected
         .iter()
-        .filter_map(|(name, runner)| match &*runner.engine().borrow() {
+        .filter_map(|(name, it)| match &*it.runner.engine().borrow() {
             EngineState::Ready { id, .. } => {
-                let cheap = runner.kind() == RunnerKind::Simulated;
-                let slots = i64::try_from(shared.slots.free(name, cheap)).unwrap_or(i64::MAX);
-                Some(ClaimTarget { name: name.clone(), engine: id.0.clone(), slots })
+                let cheap = it.runner.kind() == RunnerKind::Simulated;
+                let most = it.target.concurrency.and_then(|it| usize::try_from(it).ok());
+                let free = shared.slots.free(name, most, cheap);
+                Some(ClaimTarget {
+                    name: name.clone(),
+                    engine: id.0.clone(),
+                    slots: i64::try_from(free).unwrap_or(i64::MAX),
+                    selectors: Vec::new(),
+                })
             }
             EngineState::Connecting | EngineState::Down { .. } => None,
         })
@@ -138,7 +162,8 @@ async fn take_what_is_not_driven(
         );
     }
     let lease = parts.settings.lease.as_secs_f64();
-    let expired = parts.store.take_expired(parts.worker, lease, &reachable(shared)).await?;
+    let reachable = reachable(shared, &parts.targets.current());
+    let expired = parts.store.take_expired(parts.worker, lease, &reachable).await?;
     if !expired.is_empty() {
         tracing::warn!(tasks = expired.len(), "taking over from a worker that is gone");
     }

@@ -1,5 +1,6 @@
 //! The lease of a worker: one heartbeat for everything that it holds.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -75,6 +76,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let parts = &shared.parts;
     let mut health = targets::Health::watch(&parts.targets);
     let mut wait = Duration::ZERO;
+    let mut shown = BTreeSet::new();
     loop {
         tokio::select! {
             biased;
@@ -85,6 +87,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
         }
         let asked_at = Instant::now();
         let targets = health.current();
+        for target in shown.difference(&targets.keys().cloned().collect()) {
+            // There is no such target any more, which is not the same as one that is down.
+            metrics::gauge!(measures::TARGET_UP, "target" => target.clone()).set(f64::NAN);
+        }
+        shown = targets.keys().cloned().collect();
         for (target, health) in &targets {
             let up = if health.ready { 1.0 } else { 0.0 };
             metrics::gauge!(measures::TARGET_UP, "target" => target.clone()).set(up);

@@ -7,6 +7,7 @@ mod claims;
 mod collect;
 mod events;
 mod lease;
+mod selectors;
 mod slots;
 mod supervisor;
 mod targets;
@@ -26,17 +27,18 @@ use crate::ids::{Fence, InstallationId, TaskId, WorkerId};
 use crate::logs::pump;
 use crate::logs::reader::LogReader;
 use crate::outputs::FolderStore;
-use crate::runner::Targets;
+use crate::runner::Registry;
 use crate::store::{self, ClaimedTask, Ledger};
 use crate::wake::Wake;
 
 use lease::Lease;
+use selectors::Selectors;
 use slots::Slots;
 
 /// What a worker may do at once, and how often it looks.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Tasks held for one target.
+    /// Tasks held for one target that does not say how many.
     pub concurrency: usize,
     /// Starts in flight for one target.
     pub starts: usize,
@@ -58,7 +60,7 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     pub installation: InstallationId,
     pub worker: WorkerId,
-    pub targets: Targets,
+    pub targets: Registry,
     pub objects: FolderStore,
     pub settings: Settings,
 }
@@ -80,6 +82,7 @@ struct Shared {
     reader: LogReader,
     lease: Lease,
     slots: Slots,
+    selectors: Selectors,
     /// The way to the supervisor of each task, and the fence that it has: a task that is claimed again may
     /// have two for a moment, of which the older one only cleans up.
     stops: Mutex<Stops>,
@@ -102,6 +105,7 @@ impl Worker {
             reader: LogReader::new(Arc::clone(&parts.store), parts.wake.clone()),
             lease: Lease::new(epoch, parts.settings.lease),
             slots: Slots::new(parts.settings.concurrency, parts.settings.starts),
+            selectors: Selectors::new(parts.settings.poll),
             stops: Mutex::default(),
             taking: tokio::sync::Mutex::default(),
             draining: CancellationToken::new(),

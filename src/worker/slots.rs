@@ -43,10 +43,11 @@ impl Slots {
         Self { concurrency, starts, inner: Arc::default() }
     }
 
-    /// How many more tasks may be claimed for a target now. `cheap`: its starts cost nothing.
-    pub(super) fn free(&self, target: &str, cheap: bool) -> usize {
+    /// How many more tasks may be claimed for a target now. `most`: as the target itself says. `cheap`: its starts
+    /// cost nothing.
+    pub(super) fn free(&self, target: &str, most: Option<usize>, cheap: bool) -> usize {
         let used = self.inner.used().get(target).copied().unwrap_or_default();
-        let held = self.concurrency.saturating_sub(used.held);
+        let held = most.unwrap_or(self.concurrency).saturating_sub(used.held);
         if cheap { held } else { held.min(self.starts.saturating_sub(used.starting)) }
     }
 
@@ -96,16 +97,17 @@ mod tests {
     #[test]
     fn a_target_has_so_many_places_and_fewer_starts() {
         let slots = Slots::new(3, 2);
-        assert_eq!((slots.free("a", false), slots.free("a", true)), (2, 3));
+        assert_eq!((slots.free("a", None, false), slots.free("a", None, true)), (2, 3));
         let mut first = slots.take("a", false);
         let second = slots.take("a", false);
-        assert_eq!((slots.free("a", false), slots.free("b", false)), (0, 2));
+        assert_eq!((slots.free("a", None, false), slots.free("b", None, false)), (0, 2));
         first.started();
         first.started();
-        assert_eq!(slots.free("a", false), 1);
+        assert_eq!(slots.free("a", None, false), 1);
+        assert_eq!((slots.free("a", Some(9), true), slots.free("a", Some(1), true)), (7, 0));
         let over: Vec<_> = (0..5).map(|_| slots.take("a", true)).collect();
-        assert_eq!(slots.free("a", true), 0);
+        assert_eq!(slots.free("a", None, true), 0);
         drop((first, second, over));
-        assert_eq!(slots.free("a", false), 2);
+        assert_eq!(slots.free("a", None, false), 2);
     }
 }

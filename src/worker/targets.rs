@@ -1,50 +1,39 @@
 //! How the targets of a worker are.
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::watch;
-
-use crate::runner::{EngineState, Targets};
+use crate::runner::{EngineState, EngineWatch, Registry};
 use crate::store::{TargetHealth, WorkerTargets};
 
 /// Watches every target.
 #[derive(Debug)]
 pub(super) struct Health {
-    targets: Vec<(String, &'static str, watch::Receiver<EngineState>)>,
+    targets: Registry,
+    watch: EngineWatch,
 }
 
 impl Health {
-    pub(super) fn watch(targets: &Targets) -> Self {
-        let targets = targets
-            .iter()
-            .map(|(name, runner)| (name.clone(), runner.kind().as_str(), runner.engine()))
-            .collect();
-        Self { targets }
+    pub(super) fn watch(targets: &Registry) -> Self {
+        Self { targets: targets.clone(), watch: EngineWatch::new(targets) }
     }
 
-    /// Waits until one of them changes.
+    /// Waits until one of them changes, comes or goes.
     pub(super) async fn changed(&mut self) {
-        let mut changes: FuturesUnordered<_> =
-            self.targets.iter_mut().map(|(_, _, engine)| engine.changed()).collect();
-        if let Some(Ok(())) = changes.next().await {
-            return;
-        }
-        // No target, or its runner is gone: nothing will change.
-        std::future::pending::<()>().await;
+        self.watch.changed().await;
     }
 
     pub(super) fn current(&self) -> WorkerTargets {
-        self.targets
+        let connected = self.targets.current();
+        connected
             .iter()
-            .map(|(name, kind, engine)| {
+            .map(|(name, it)| {
                 let none = TargetHealth {
-                    kind: (*kind).to_owned(),
+                    kind: it.runner.kind().as_str().to_owned(),
                     ready: false,
                     engine: None,
                     version: None,
                     why: None,
                     since: None,
                 };
-                let health = match &*engine.borrow() {
+                let health = match &*it.runner.engine().borrow() {
                     EngineState::Connecting => {
                         TargetHealth { why: Some("connecting".to_owned()), ..none }
                     }

@@ -112,8 +112,23 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "worker",
         ],
     ),
+    ("targets", &["domain", "store", "targets"]),
     ("auth", &["clock", "ids", "store", "auth"]),
-    ("api", &["auth", "clock", "domain", "failpoints", "ids", "measures", "store", "wake", "api"]),
+    (
+        "api",
+        &[
+            "auth",
+            "clock",
+            "domain",
+            "failpoints",
+            "ids",
+            "measures",
+            "store",
+            "targets",
+            "wake",
+            "api",
+        ],
+    ),
 ];
 /// These may use everything.
 const WIRING: [&str; 4] = ["app", "cli", "main", "lib"];

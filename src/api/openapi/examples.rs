@@ -59,6 +59,17 @@ fn detail(kind: ProblemKind) -> &'static str {
         ProblemKind::TokenNotFound => {
             "there is no token with the id \"0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11\": GET /api/v1/tokens lists them"
         }
+        ProblemKind::TargetNotFound => "there is no target \"prd\": did you mean \"prod\"?",
+        ProblemKind::TargetFixed => {
+            "the target \"local\" is defined in the configuration ([docker] of the default): change it there"
+        }
+        ProblemKind::TargetInUse => {
+            "3 tasks wait for the target \"prod\" or run on it: disable it with \"enabled\": false, and delete it \
+             when they are over"
+        }
+        ProblemKind::NoWorker => {
+            "no worker that has the target \"prod\" answered within 20 s: does one run, and reach the database?"
+        }
         ProblemKind::OutputNotFound => "the task has no output \"words\": it has report",
         ProblemKind::MethodNotAllowed => {
             "\"/api/v1/tasks\" does not take DELETE: the header \"Allow\" lists what it takes"

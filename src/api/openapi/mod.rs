@@ -39,6 +39,7 @@ use super::v1::tasks::view::TaskProblem;
     ),
     tags(
         (name = "tasks", description = "One container to run each"),
+        (name = "targets", description = "Where tasks run"),
         (name = "tokens", description = "Who may call"),
         (name = "system", description = "For operators and probes"),
     ),

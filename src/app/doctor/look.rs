@@ -69,7 +69,16 @@ async fn look_at_engines(
     leases: &Asked<LeaseFacts>,
 ) -> Vec<EngineFacts> {
     #[cfg(feature = "docker")]
-    let engines = vec![super::look_engine::look(config, store, leases).await];
+    let engines = {
+        use super::look_engine::{look, targets};
+
+        let targets = targets(config, &store).await;
+        let looks = targets.into_iter().map(|(name, docker)| {
+            let store = store.clone();
+            async move { look(&name, docker, store, leases).await }
+        });
+        futures_util::future::join_all(looks).await
+    };
     #[cfg(not(feature = "docker"))]
     let engines = {
         let _ = (config, store, leases);

@@ -1,13 +1,13 @@
-//! Finds out how the engine of the target "local" is, and what it has of this installation.
+//! Finds out how the engine of a Docker target is, and what it has of this installation.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::facts::{Asked, Engine, EngineFacts, Given, LeaseFacts, Sandboxes, Skew, Unknown};
 use super::look::{DEADLINE, asked, space_of};
 use super::verdict::is_alive;
-use crate::app::targets::LOCAL;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
+use crate::domain::target::{Backend, DockerBackend, Target};
 use crate::runner::docker::probe::{LOG_DRIVER, Probe};
 use crate::store::{SandboxFate, Store};
 
@@ -17,15 +17,37 @@ const MOST_ATTEMPTS: i64 = 5_000;
 /// A worker removes the sandbox of an attempt right after its end, and a sweeper what is left a minute later.
 const REMOVED_WITHIN_SECS: f64 = 150.0;
 
-pub(super) async fn look(
+/// The Docker targets: of the configuration, and of the store where it can be asked.
+pub(super) async fn targets(
     config: &Config,
+    store: &Asked<&Store>,
+) -> Vec<(String, DockerBackend)> {
+    let mut targets: BTreeMap<String, Target> = BTreeMap::new();
+    if let Ok(store) = store
+        && let Ok(stored) = asked(store.list_targets()).await
+    {
+        targets.extend(stored.into_iter().filter_map(|it| Some((it.name, it.target.ok()?))));
+    }
+    targets.extend(config.targets.iter().map(|(name, it)| (name.clone(), it.target.clone())));
+    targets
+        .into_iter()
+        .filter_map(|(name, it)| match it.backend {
+            Backend::Docker(docker) => Some((name, docker)),
+            Backend::Kubernetes(_) | Backend::Simulated => None,
+        })
+        .collect()
+}
+
+pub(super) async fn look(
+    target: &str,
+    docker: DockerBackend,
     store: Asked<&Store>,
     leases: &Asked<LeaseFacts>,
 ) -> EngineFacts {
-    let host = config.docker.host.clone();
-    let given = leases.as_ref().map(|it| given(LOCAL, it)).map_err(Clone::clone);
+    let host = docker.host;
+    let given = leases.as_ref().map(|it| given(target, it)).map_err(Clone::clone);
     let facts = |engine, sandboxes| EngineFacts {
-        target: LOCAL.to_owned(),
+        target: target.to_owned(),
         host: Some(host.clone().unwrap_or_default()),
         engine,
         given: given.clone(),
@@ -42,7 +64,7 @@ pub(super) async fn look(
         Err(why) => return facts(Err(why), unasked()),
     };
     let sandboxes = match store {
-        Ok(store) => look_at_sandboxes(&probe, store, &engine.id).await,
+        Ok(store) => look_at_sandboxes(&probe, store, target, &engine.id).await,
         Err(unknown) => Err(unknown),
     };
     facts(Ok(engine), sandboxes)
@@ -91,12 +113,17 @@ fn given(target: &str, leases: &LeaseFacts) -> Vec<Given> {
     all
 }
 
-async fn look_at_sandboxes(probe: &Probe, store: &Store, engine: &str) -> Asked<Sandboxes> {
+async fn look_at_sandboxes(
+    probe: &Probe,
+    store: &Store,
+    target: &str,
+    engine: &str,
+) -> Asked<Sandboxes> {
     let Some(installation) = asked(store.installation()).await? else {
         return Ok(Sandboxes::default());
     };
     // In this order: what ends in between is in the books by the last look.
-    let started = asked(store.started_on(LOCAL, engine, MOST_ATTEMPTS)).await?;
+    let started = asked(store.started_on(target, engine, MOST_ATTEMPTS)).await?;
     let found = within(probe.list(installation, MOST_CONTAINERS)).await.map_err(Unknown::Failed)?;
     let mut attempts = started.clone();
     attempts.extend(found.own.iter().filter_map(|it| it.owner));

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::cli::exit::Exit;
 use crate::cli::format::printable;
+use crate::domain::target::Placement;
 
 /// A state is only ever compared: one that a newer service brings does not stop an older client.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
@@ -29,7 +30,8 @@ pub(crate) struct Task {
     pub(crate) image: String,
     #[serde(default)]
     pub(crate) exit_code: Option<i64>,
-    #[serde(default)]
+    /// Or the labels that it asked for, while it waits.
+    #[serde(default, deserialize_with = "placement")]
     pub(crate) target: String,
     #[serde(default)]
     attempt: Option<i64>,
@@ -48,6 +50,10 @@ pub(crate) struct Task {
     /// As the service sent it.
     #[serde(skip)]
     pub(crate) document: Value,
+}
+
+fn placement<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Placement::deserialize(deserializer).map(|it| it.to_string())
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::client::Error;
 use super::format::Format;
+use crate::domain::target::Placement;
 use read::{inherited, input_file, read_document};
 
 /// What to run.
@@ -49,8 +50,8 @@ pub(crate) struct TaskArgs {
     #[arg(long, value_name = "NUMBER")]
     retries: Option<u8>,
 
-    /// Where to run it [default: the service's default target]
-    #[arg(long)]
+    /// Target to run it on, or labels that any of them is to have [default: the service's default target]
+    #[arg(long, value_name = "NAME|KEY=VALUE,...")]
     target: Option<String>,
 
     /// Label, to find the task again
@@ -138,13 +139,15 @@ impl TaskArgs {
         for (key, value) in [
             ("image", &image),
             ("name", &self.name),
-            ("target", &self.target),
             ("run_key", &self.run_key),
             ("on_duplicate", &self.on_duplicate),
         ] {
             if let Some(value) = value {
                 task.insert(key.to_owned(), json!(value));
             }
+        }
+        if let Some(target) = &self.target {
+            task.insert("target".to_owned(), json!(Placement::of_text(target)));
         }
         for text in &self.env {
             let (name, value) = match text.split_once('=') {

@@ -136,14 +136,20 @@ const fn cleanup(it: Cleanup) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::*;
     use crate::domain::spec::{Limits, parse};
+    use crate::domain::target::{Backend, Target};
 
     #[test]
     fn the_document_of_a_spec_reads_as_that_spec() {
-        let limits = Limits::default();
+        let mut limits = Limits::default();
+        let mut zoned = Target::plain(Backend::Simulated);
+        zoned.labels.insert("zone".to_owned(), "a".to_owned());
+        Arc::make_mut(&mut limits.targets).insert("zoned".to_owned(), zoned);
         for document in [
             json!({"image": "a"}),
             json!({"image": "a", "command": [], "entrypoint": []}),
@@ -163,6 +169,7 @@ mod tests {
             }),
             json!({"image": "a", "resources": {"memory": "500000001"}}),
             json!({"image": "a", "kubernetes": {}}),
+            json!({"image": "a", "target": {"labels": {"zone": "a"}}}),
         ] {
             let spec = parse(&document, &limits).unwrap();
             let written = to_document(&spec);

@@ -19,6 +19,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::target::Placement;
 use super::trace::TraceContext;
 
 pub use document::to_document;
@@ -27,6 +28,7 @@ pub use kubernetes::{
     COLLECTOR_CONTAINER, KubernetesOptions, MAIN_CONTAINER, OWN_PREFIX, check_template,
 };
 pub use parse::{Limits, Submission, parse, parse_submission};
+pub(in crate::domain) use reader::escape;
 pub use reader::{Fault, ObjectReader, suggest};
 
 /// The folder in the sandbox that is ours.
@@ -61,7 +63,7 @@ pub struct TaskSpec {
     /// A small init as PID 1 that forwards signals and reaps.
     #[serde(default)]
     pub init: bool,
-    pub target: String,
+    pub target: Placement,
     #[serde(default)]
     pub pull_policy: PullPolicy,
     #[serde(default)]

@@ -5,18 +5,22 @@
     reason = "JSON has six kinds of values, and always will"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::capability;
 use super::files::{read_files, read_outputs};
 use super::kubernetes::read_kubernetes;
-use super::reader::escape;
 use super::{
     Cleanup, Fault, KubernetesOptions, ObjectReader, PullPolicy, Resources, Retries, TaskSpec,
-    Timeouts, suggest,
+    Timeouts, escape, suggest,
 };
 use crate::domain::quantity;
+use crate::domain::target::{
+    Backend, DockerBackend, LOCAL, Placement, SIMULATED, Target, read_labels as read_target_labels,
+};
 use crate::domain::trace::TraceContext;
 use crate::domain::work::{OnDuplicate, RunKey, Work};
 
@@ -25,8 +29,8 @@ use crate::domain::work::{OnDuplicate, RunKey, Work};
 pub struct Limits {
     /// Used where the document names none.
     pub default_target: String,
-    /// Every target there is.
-    pub targets: Vec<String>,
+    /// Every target there is, by its name.
+    pub targets: Arc<BTreeMap<String, Target>>,
     /// `NAME=value` with its end, in bytes. The kernel refuses more than 128 KiB.
     pub env_value_bytes: usize,
     pub files_bytes: usize,
@@ -35,8 +39,16 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            default_target: "local".to_owned(),
-            targets: vec!["local".to_owned(), "simulated".to_owned()],
+            default_target: LOCAL.to_owned(),
+            targets: Arc::new(
+                [
+                    (LOCAL, Backend::Docker(DockerBackend::default())),
+                    (SIMULATED, Backend::Simulated),
+                ]
+                .into_iter()
+                .map(|(name, backend)| (name.to_owned(), Target::plain(backend)))
+                .collect(),
+            ),
             env_value_bytes: 128 << 10,
             files_bytes: 4 << 20,
         }
@@ -66,6 +78,12 @@ pub fn parse_submission(document: &Value, limits: &Limits) -> Result<Submission,
     let mut faults = Vec::new();
     let read = ObjectReader::open(document, String::new(), &mut faults).map(|mut task| {
         let spec = read_task(&mut task, limits);
+        // Any of them may take it.
+        for (name, target) in
+            limits.targets.iter().filter(|(name, it)| spec.target.matches(name, it))
+        {
+            task.faults().extend(capability::faults(&spec, name, &target.backend));
+        }
         let work = read_work(&mut task);
         task.finish();
         Submission { spec, work }
@@ -451,21 +469,63 @@ fn read_timeouts(it: &mut ObjectReader<'_>) -> Timeouts {
     }
 }
 
-fn read_target(task: &mut ObjectReader<'_>, limits: &Limits) -> String {
-    let Some(target) = task.text("target") else { return limits.default_target.clone() };
-    if !limits.targets.iter().any(|it| it == target) {
-        let known: Vec<&str> = limits.targets.iter().map(String::as_str).collect();
-        task.fault(
-            "target",
-            "unknown_target",
-            format!(
-                "no target {target:?}{}: there is {}",
-                suggest(target, &known),
-                known.join(", ")
-            ),
-        );
+fn read_target(task: &mut ObjectReader<'_>, limits: &Limits) -> Placement {
+    match task.value("target") {
+        Some(Value::Object(_)) => read_selector(task, limits),
+        Some(_) => {
+            let Some(target) = task.text("target") else { return Placement::Named(String::new()) };
+            if !limits.targets.contains_key(target) {
+                let known: Vec<&str> = limits.targets.keys().map(String::as_str).collect();
+                let hint = suggest(target, &known);
+                let detail = format!("no target {target:?}{hint}: there is {}", known.join(", "));
+                task.fault("target", "unknown_target", detail);
+            }
+            Placement::Named(target.to_owned())
+        }
+        None => {
+            let target = &limits.default_target;
+            if !limits.targets.contains_key(target) {
+                let known: Vec<&str> = limits.targets.keys().map(String::as_str).collect();
+                let detail = format!(
+                    "the task names no target, and the default one of this service, {target:?}, is not there: \
+                     name one of {}",
+                    known.join(", ")
+                );
+                task.fault("target", "unknown_target", detail);
+            }
+            Placement::Named(target.clone())
+        }
     }
-    target.to_owned()
+}
+
+/// `{"labels": {"gpu": "yes"}}`: any target that has them.
+fn read_selector(task: &mut ObjectReader<'_>, limits: &Limits) -> Placement {
+    let before = task.faults().len();
+    let labels = task.object("target", |it| {
+        let labels = read_target_labels(it, "labels");
+        if labels.is_empty() && it.value("labels").is_none_or(|it| it == &json!({})) {
+            let detail = "say which labels the target is to have, such as {\"gpu\": \"yes\"}, or name a target";
+            it.fault("labels", "required", detail);
+        }
+        labels
+    });
+    let placement = Placement::Labels(labels.unwrap_or_default());
+    let mut targets = limits.targets.iter();
+    if task.faults().len() == before && !targets.any(|(name, it)| placement.matches(name, it)) {
+        let known: BTreeSet<String> = limits
+            .targets
+            .values()
+            .flat_map(|it| it.labels.iter().map(|(key, value)| format!("{key}={value}")))
+            .collect();
+        let known = if known.is_empty() {
+            "no target has labels".to_owned()
+        } else {
+            format!("there is {}", known.into_iter().collect::<Vec<_>>().join(", "))
+        };
+        let detail = format!("no target has the labels {placement}: {known}");
+        task.fault("target", "unknown_target", detail);
+    }
+    placement
 }
 
 fn read_exit_codes(task: &mut ObjectReader<'_>, key: &'static str) -> Vec<i32> {

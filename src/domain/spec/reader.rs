@@ -233,6 +233,6 @@ pub fn suggest(word: &str, candidates: &[&str]) -> String {
         .unwrap_or_default()
 }
 
-pub(super) fn escape(key: &str) -> String {
+pub(in crate::domain) fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }

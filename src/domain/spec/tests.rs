@@ -16,7 +16,7 @@ fn faults(document: Value) -> String {
 fn the_smallest_task_gets_every_default() {
     let spec = spec(json!({"image": "registry:5000/team/busybox:1.36"}));
     assert_eq!(spec.name, "busybox");
-    assert_eq!(spec.target, "local");
+    assert_eq!(spec.target.to_string(), "local");
     assert_eq!((spec.command, spec.entrypoint), (None, None));
     assert_eq!(spec.platform_retries, 3);
     assert_eq!(spec.timeouts, Timeouts::default());

@@ -41,18 +41,20 @@ use self::errors::Fault;
 use self::events::Session;
 use self::logs::Part;
 use self::observe::{Phase, Seen};
+use self::probe::Probe;
 pub use self::render::render;
 pub use self::transport::HostError;
 use super::{
     CollectRequest, Collected, Disposal, EngineId, EngineState, Handle, KillAck, KillMode,
     LaunchError, LaunchRequest, Launched, LogFrame, Observation, OutputSink, OwnedSandbox,
-    Progress, Runner, RunnerError, RunnerKind, SandboxKey, WaitError, naming,
+    Progress, Runner, RunnerError, RunnerKind, SandboxKey, TargetCheck, WaitError, naming,
 };
 use crate::domain::exit::ExitReport;
 use crate::failpoints::{self, Guard, Point};
 use crate::ids::{Fence, InstallationId};
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 const LAUNCH_TIMEOUT: Duration = Duration::from_mins(2);
 const LOG_MAX_BYTES: u64 = 1 << 30;
 const HANDLE_VERSION: u32 = 1;
@@ -244,6 +246,20 @@ impl Drop for DockerRunner {
 
 #[async_trait]
 impl Runner for DockerRunner {
+    async fn check(&self) -> TargetCheck {
+        let probe = match Probe::new(self.config.host.as_deref()) {
+            Ok(probe) => probe,
+            Err(error) => return TargetCheck::unreachable(error.to_string()),
+        };
+        match tokio::time::timeout(CHECK_TIMEOUT, probe.describe()).await {
+            Ok(Ok(it)) => probe::judge(it),
+            Ok(Err(why)) => TargetCheck::unreachable(why),
+            Err(_) => {
+                TargetCheck::unreachable(format!("no answer within {} s", CHECK_TIMEOUT.as_secs()))
+            }
+        }
+    }
+
     fn kind(&self) -> RunnerKind {
         RunnerKind::Docker
     }

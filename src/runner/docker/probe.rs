@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::errors::Fault;
 use super::transport::{self, HostError};
 use crate::ids::{AttemptId, InstallationId, TaskId};
-use crate::runner::naming;
+use crate::runner::{TargetCheck, naming};
 
 /// The driver that keeps the logs of attempts.
 pub const LOG_DRIVER: &str = "local";
@@ -78,6 +78,29 @@ impl Probe {
         let list = self.docker.list_containers(Some(options)).await;
         let list = list.map_err(|it| Fault::from(it).message())?;
         Ok(sort(list, installation, limit))
+    }
+}
+
+/// What a description says about running tasks there.
+pub(super) fn judge(it: Description) -> TargetCheck {
+    let mut warnings = Vec::new();
+    if !it.log_drivers.is_empty() && !it.log_drivers.iter().any(|it| it == LOG_DRIVER) {
+        warnings
+            .push(format!("the engine has no log driver {LOG_DRIVER:?}: no container can start"));
+    }
+    if !it.live_restore {
+        warnings.push(
+            "live-restore is off: a restart of the engine ends the containers that run; set \
+             \"live-restore\": true in its daemon.json"
+                .to_owned(),
+        );
+    }
+    TargetCheck {
+        reachable: true,
+        version: Some(it.version),
+        engine: Some(it.id),
+        warnings,
+        ..TargetCheck::default()
     }
 }
 

@@ -15,6 +15,7 @@
 //! accounted for; a finalizer of ours keeps those that others delete.
 
 mod access;
+mod check;
 mod collect;
 mod collector;
 mod convert;
@@ -62,7 +63,7 @@ use super::{
 use crate::domain::exit::ExitReport;
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::spec::TaskSpec;
-use crate::domain::target::KubernetesBackend;
+use crate::domain::target::{KubernetesBackend, TargetCheck};
 use crate::failpoints::{self, Point};
 use crate::ids::{Fence, InstallationId};
 
@@ -219,6 +220,10 @@ impl Runner for KubernetesRunner {
 
     fn engine(&self) -> watch::Receiver<EngineState> {
         self.session.state()
+    }
+
+    async fn check(&self) -> TargetCheck {
+        check::check(&self.session).await
     }
 
     async fn launch(

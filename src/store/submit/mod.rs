@@ -287,7 +287,7 @@ impl Columns {
         self.attempt_ids.push(it.attempt.uuid());
         self.names.push(spec.name.clone());
         self.images.push(spec.image.clone());
-        self.targets.push(spec.target.clone());
+        self.targets.push(spec.target.to_string());
         self.labels.push((!spec.labels.is_empty()).then(|| document(&spec.labels)).transpose()?);
         self.priorities.push(spec.priority);
         self.specs.push(document(spec)?);

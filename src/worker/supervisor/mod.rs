@@ -42,8 +42,8 @@ enum Quit {
     Detached,
     /// It is back in the queue.
     Unclaimed,
-    /// Something is stored that this supervisor does not know of, as when the answer to a write was lost:
-    /// it begins anew from what is stored.
+    /// Something is stored that this supervisor does not know of, as when the answer to a write was lost, or the
+    /// target has another runner: it begins anew from what is stored.
     Anew,
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn run(
         match AssertUnwindSafe(driven).catch_unwind().await {
             Ok(Ok(())) => return,
             Ok(Err(Quit::Anew)) => {
-                tracing::warn!(task.id = %task, "more is stored than was known, the supervisor begins anew");
+                tracing::warn!(task.id = %task, "there is more than was known, the supervisor begins anew");
             }
             Ok(Err(quit)) => {
                 tracing::info!(task.id = %task, why = ?quit, "let go of the attempt");
@@ -100,11 +100,7 @@ async fn drive(
     stop: watch::Receiver<Option<StopReason>>,
     slot: Option<Slot>,
 ) -> Result<(), Quit> {
-    let Some(runner) = shared.parts.targets.get(&claimed.target).cloned() else {
-        tracing::error!(task.id = %claimed.task, target = claimed.target, "the target is not configured any more");
-        shared.detach.cancelled().await;
-        return Err(Quit::Detached);
-    };
+    let runner = connected(shared, &claimed).await?;
     let spec = match &claimed.spec {
         Ok(spec) => spec.clone(),
         Err(error) => {
@@ -149,6 +145,27 @@ async fn drive(
         disposal: Disposal::Remove,
     };
     supervisor.run().await
+}
+
+/// The runner of the attempt's target. A process that has just started may not know all targets yet; one that is
+/// gone for good leaves its attempts to whoever has it.
+async fn connected(shared: &Shared, claimed: &ClaimedTask) -> Result<Arc<dyn Runner>, Quit> {
+    let mut changes = shared.parts.targets.watch();
+    let mut told = false;
+    loop {
+        changes.mark_unchanged();
+        if let Some(runner) = shared.parts.targets.runner(&claimed.target) {
+            return Ok(runner);
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(task.id = %claimed.task, target.name = claimed.target, "this worker does not have the target of the attempt");
+        }
+        tokio::select! {
+            biased;
+            () = shared.detach.cancelled() => return Err(Quit::Detached),
+            Ok(()) = changes.changed() => {}
+        }
+    }
 }
 
 struct Supervisor<'a> {

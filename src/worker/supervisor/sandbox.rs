@@ -318,6 +318,9 @@ impl Supervisor<'_> {
     /// The engine gives no answer, which says nothing about the sandbox: ask again in a while.
     pub(super) async fn engine_is_silent(&mut self, why: &str) -> Result<(), Quit> {
         self.apply(Event::NoAnswer(self.shared.parts.clock.now()));
+        if self.has_another_way() {
+            return Err(Quit::Anew);
+        }
         // At a start the engine has not been reached yet, which is no news.
         let connecting = matches!(*self.runner.engine().borrow(), EngineState::Connecting);
         if self.backoff == FIRST_BACKOFF && !connecting {
@@ -328,6 +331,14 @@ impl Supervisor<'_> {
         let pause = self.backoff;
         self.backoff = (pause * 2).min(LONGEST_BACKOFF);
         self.pause(pause).await
+    }
+
+    /// Whether the target was given another way to its engine since the attempt began, and the one of before leads
+    /// nowhere.
+    fn has_another_way(&self) -> bool {
+        let current = self.shared.parts.targets.runner(&self.claimed.target);
+        current.is_some_and(|it| !Arc::ptr_eq(&it, &self.runner))
+            && matches!(*self.runner.engine().borrow(), EngineState::Down { .. })
     }
 
     pub(super) async fn pause(&mut self, pause: Duration) -> Result<(), Quit> {

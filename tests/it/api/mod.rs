@@ -14,6 +14,7 @@ mod outputs;
 mod rendering;
 mod submitting;
 mod system;
+mod targets;
 mod tokens;
 mod waiting;
 mod work;

@@ -125,7 +125,8 @@ async fn every_example_can_be_tried_as_it_is() {
         let examples = &operation["requestBody"]["content"]["application/json"]["examples"];
         for (name, example) in examples.as_object().into_iter().flatten() {
             // Each is tried on its own: a key in the path is that of one piece of work.
-            let path = path.replace("{id}", &format!("key:{name}"));
+            let target = name.replace('_', "-");
+            let path = path.replace("{id}", &format!("key:{name}")).replace("{name}", &target);
             let verb = Method::from_bytes(method.as_bytes()).unwrap();
             let json = [("content-type", "application/json")];
             let body = Body::from(example["value"].to_string());

@@ -13,3 +13,4 @@ mod metrics;
 mod object_store;
 mod retries;
 mod service_life;
+mod targets;

@@ -10,6 +10,7 @@ use supercargo::clock::ManualClock;
 use supercargo::domain::failure::{Budget, Failure, Reason};
 use supercargo::domain::outcome::{Outcome, Output, OutputValue};
 use supercargo::domain::state::TaskState;
+use supercargo::domain::target::Placement;
 use supercargo::domain::work::{OnDuplicate, RunKey, Work};
 use supercargo::ids::{AttemptId, AttemptNo, Fence, RunId, TaskId, WorkerId};
 use supercargo::store::{
@@ -171,7 +172,8 @@ impl Both {
 
     fn new_task(&mut self, dice: &mut Dice) -> NewTask {
         let mut spec = plan::plain();
-        (*dice.pick(&["a", "b"])).clone_into(&mut spec.target);
+        spec.target =
+            Placement::of_text(dice.pick::<&str>(&["a", "b", "a", "b", "x=1", "x=1,y=2"]));
         spec.priority = *dice.pick(&[0, 5]);
         spec.timeouts.queue = dice.chance(300).then(|| SignedDuration::from_secs(9));
         let key = dice.chance(400).then(|| IdempotencyKey {
@@ -222,6 +224,11 @@ impl Both {
                 name: name.to_owned(),
                 engine: (*dice.pick(&["e1", "e2"])).to_owned(),
                 slots: i64::from(dice.below(3)),
+                selectors: dice
+                    .pick::<&[&str]>(&[&[], &["x=1"], &["x=1", "x=1,y=2"]])
+                    .iter()
+                    .map(|it| (*it).to_owned())
+                    .collect(),
             };
             targets.push(target);
         }
@@ -238,6 +245,8 @@ impl Both {
         let store = self.store.claim(worker, &targets).await;
         let model = self.model.claim(worker, &targets).await;
         self.took("claim", [store, model]);
+        let (store, model) = (self.store.queued_selectors(), self.model.queued_selectors());
+        same("queued_selectors", store.await, model.await);
     }
 
     async fn take_own(&mut self, worker: WorkerId, dice: &mut Dice) {
@@ -287,7 +296,7 @@ impl Both {
     async fn retry(&self, dice: &mut Dice) {
         let task = self.any_task(dice);
         let mut spec = plan::plain();
-        "b".clone_into(&mut spec.target);
+        spec.target = Placement::of_text(dice.pick::<&str>(&["b", "x=1"]));
         spec.priority = 3;
         let hash = spec.hash();
         let reopening = Reopening {

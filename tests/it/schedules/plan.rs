@@ -1,12 +1,13 @@
 //! What a schedule is about: processes, tasks, and what happens at which time. Drawn before it begins.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use serde_json::json;
 use supercargo::domain::spec::{Cleanup, Limits, OutputDecl, OutputSource, TaskSpec, parse};
 
+use supercargo::domain::target::{Backend, Target};
 use supercargo::failpoints::Guard;
 
 use super::dice::Dice;
@@ -61,7 +62,7 @@ pub(super) enum Action {
 static PLAIN: LazyLock<TaskSpec> = LazyLock::new(|| {
     let limits = Limits {
         default_target: TARGET.to_owned(),
-        targets: vec![TARGET.to_owned()],
+        targets: Arc::new([(TARGET.to_owned(), Target::plain(Backend::Simulated))].into()),
         ..Limits::default()
     };
     parse(&json!({"image": "simulated"}), &limits).unwrap()

@@ -11,7 +11,7 @@ use supercargo::logs::pump;
 use supercargo::loops;
 use supercargo::maintenance::orphan_sweeper::OrphanSweeper;
 use supercargo::outputs::FolderStore;
-use supercargo::runner::Targets;
+use supercargo::runner::Registry;
 use supercargo::scheduler::Scheduler;
 use supercargo::store::{Cancelled, IdempotencyKey, NewTask, Reopening, Submitted, Submitter};
 use supercargo::wake::Wake;
@@ -165,7 +165,7 @@ fn begin(world: &Arc<World>, process: usize) {
         let tracker = TaskTracker::new();
         let worker = loop {
             let runner = Arc::new(SimRunner::new(&world, process));
-            let targets: Targets = [(TARGET.to_owned(), runner as _)].into_iter().collect();
+            let targets: Registry = [(TARGET.to_owned(), runner as _)].into_iter().collect();
             let parts = Parts {
                 store: Arc::new(store.clone()),
                 wake: wake.clone(),

@@ -171,6 +171,7 @@ calls! {
     release_lease(worker: WorkerId = worker => worker, epoch: i64 = epoch => epoch) -> (), None;
     claim(worker: WorkerId = worker => worker, targets: &[ClaimTarget] = targets.to_vec() => &targets)
         -> Vec<ClaimedTask>, None;
+    queued_selectors() -> Vec<String>, None;
     take_own(worker: WorkerId = worker => worker, driven: &[TaskId] = driven.to_vec() => &driven)
         -> Vec<ClaimedTask>, None;
     take_expired(worker: WorkerId = worker => worker, lease: f64 = lease => lease,

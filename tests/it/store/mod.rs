@@ -5,6 +5,7 @@ mod fences;
 mod migrations;
 mod retention;
 mod submits;
+mod targets;
 mod work;
 
 use jiff::Timestamp;
@@ -44,7 +45,12 @@ async fn submit(store: &Store, tasks: &[NewTask]) -> Vec<Submitted> {
 }
 
 fn local(slots: i64) -> Vec<ClaimTarget> {
-    vec![ClaimTarget { name: "local".to_owned(), engine: "engine-1".to_owned(), slots }]
+    vec![ClaimTarget {
+        name: "local".to_owned(),
+        engine: "engine-1".to_owned(),
+        slots,
+        selectors: Vec::new(),
+    }]
 }
 
 async fn worker(store: &Store) -> WorkerId {

@@ -17,9 +17,11 @@ use supercargo::auth::{Authenticator, Mode};
 use supercargo::clock::SystemClock;
 use supercargo::domain::log::{Follow, LogBlock, LogFrame, LogPlace, LogStream};
 use supercargo::domain::spec::Limits;
+use supercargo::domain::target::{Backend, DockerBackend, Target};
 use supercargo::ids::{AttemptNo, TaskId};
 use supercargo::logs::reader::LogReader;
 use supercargo::store::{self, NewToken, Store};
+use supercargo::targets::{Catalogue, Configured};
 use supercargo::wake::Wake;
 use tokio::io::AsyncRead;
 use tower::ServiceExt as _;
@@ -69,13 +71,21 @@ impl TestApp {
         let (wake, lifecycle) = (Wake::default(), Lifecycle::default());
         lifecycle.schema_is_ready();
         let logs = Arc::new(FakeLogs::over(&store, &wake));
+        let local = Configured {
+            target: Target::plain(Backend::Docker(DockerBackend::default())),
+            place: "[docker] of the default".to_owned(),
+        };
+        let catalogue = Catalogue::new(store.clone(), [("local".to_owned(), local)].into());
+        catalogue.publish().await.unwrap();
+        catalogue.refresh().await.unwrap();
         let objects = Arc::<FakeObjects>::default();
         let state = AppState {
             store: store.clone(),
             wake: wake.clone(),
             clock: Arc::new(SystemClock),
             settings: Arc::new(settings),
-            limits: Arc::new(Limits::default()),
+            limits: Limits::default(),
+            catalogue,
             auth: Authenticator::new(store.clone(), mode),
             logs: Arc::clone(&logs) as Arc<dyn LogSource>,
             objects: Arc::clone(&objects) as Arc<dyn ObjectSource>,
@@ -123,6 +133,15 @@ impl TestApp {
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path, &[], Body::empty()).await
+    }
+
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Answer {
+        let headers = [("content-type", "application/json")];
+        self.call(Method::PUT, path, &headers, Body::from(body.to_string())).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.call(Method::DELETE, path, &[], Body::empty()).await
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {

@@ -52,9 +52,17 @@ impl TestWorker {
     }
 
     pub(crate) async fn claim(&self) -> Vec<ClaimedTask> {
-        let local =
-            ClaimTarget { name: "local".to_owned(), engine: "engine".to_owned(), slots: 100 };
-        self.store.claim(self.id, &[local]).await.unwrap()
+        self.claim_for("local", &[]).await
+    }
+
+    pub(crate) async fn claim_for(&self, target: &str, selectors: &[&str]) -> Vec<ClaimedTask> {
+        let target = ClaimTarget {
+            name: target.to_owned(),
+            engine: "engine".to_owned(),
+            slots: 100,
+            selectors: selectors.iter().map(|it| (*it).to_owned()).collect(),
+        };
+        self.store.claim(self.id, &[target]).await.unwrap()
     }
 
     pub(crate) async fn claim_one(&self, task: TaskId) -> ClaimedTask {

@@ -70,7 +70,8 @@ pub(in crate::api) async fn render_task(
     headers: axum::http::HeaderMap,
     JsonBody(document): JsonBody,
 ) -> Result<Json<RenderedTask>, Problem> {
-    let submission = spec::parse_submission(&document, &app.limits)
+    let limits = app.limits();
+    let submission = spec::parse_submission(&document, &limits)
         .map_err(|faults| Problem::faults(ProblemKind::SpecInvalid, &faults))?;
     let mut spec = submission.spec;
     spec.trace = spec.trace.or_else(|| trace_context(&headers));
@@ -78,8 +79,15 @@ pub(in crate::api) async fn render_task(
     let hash = spec.hash();
     mask::environment(&mut spec.env);
     let files = spec.files.iter().map(|it| it.path.clone()).collect();
+    // Of several that have the labels one that could take it now.
+    let mut fits: Vec<_> =
+        limits.targets.iter().filter(|(name, it)| spec.target.matches(name, it)).collect();
+    fits.sort_by_key(|(_, it)| !it.enabled);
+    let Some((name, target)) = fits.first() else {
+        return Err(Problem::internal(format!("no target fits {}", spec.target)));
+    };
     let mut rendered = RenderedTask {
-        target: spec.target.clone(),
+        target: (*name).clone(),
         kind: "",
         name: None,
         create: None,
@@ -88,7 +96,7 @@ pub(in crate::api) async fn render_task(
         simulated: None,
         files,
     };
-    match app.renderer.render(&spec, &hash) {
+    match app.renderer.render(target, &spec, &hash) {
         Some(Rendering::Docker { name, create }) => {
             rendered.kind = "docker";
             (rendered.name, rendered.create) = (Some(name), Some(create));
@@ -107,7 +115,7 @@ pub(in crate::api) async fn render_task(
             rendered.simulated = Some(script);
         }
         None => {
-            let cause = format!("the target {:?} has no rendering", spec.target);
+            let cause = format!("the target {name:?} has no rendering");
             return Err(Problem::internal(cause));
         }
     }

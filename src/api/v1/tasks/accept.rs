@@ -47,7 +47,7 @@ pub(super) async fn accept(
     };
     tracing::Span::current().record("task.id", tracing::field::display(id));
     submission::count(&new, submitted);
-    submission::announce(app, submitted);
+    submission::announce(app, submitted, &new.spec.target);
     let hint = wait.map(|it| (it, app.wake.subscribe(id)));
     let record = match submitted {
         Submitted::Created => submission::fresh(new, now, None),

@@ -42,9 +42,8 @@ pub(in crate::api) struct TaskSpec {
     /// Run a small init as the first process: it forwards signals and reaps.
     #[schema(required = false, default = false)]
     init: bool,
-    /// Where to run. Default: the deployment's own. `simulated` runs no container.
-    #[schema(required = false, examples("local"))]
-    target: String,
+    #[schema(required = false)]
+    target: Placement,
     #[schema(required = false)]
     pull_policy: PullPolicy,
     #[schema(required = false)]
@@ -200,6 +199,23 @@ pub(in crate::api) struct InputFile {
     /// Octal.
     #[schema(required = false, default = "0644", examples("0644"))]
     mode: String,
+}
+
+/// Where to run: the name of a target, or labels that any one that takes the task has all of. Default: the
+/// deployment's own target. `simulated` runs no container.
+#[derive(ToSchema)]
+#[schema(examples("local"))]
+#[serde(untagged)]
+pub(in crate::api) enum Placement {
+    Name(String),
+    Labels(TargetSelector),
+}
+
+/// Labels that a target is to have.
+#[derive(ToSchema)]
+pub(in crate::api) struct TargetSelector {
+    #[schema(examples(json!({"gpu": "yes"})))]
+    labels: HashMap<String, TextValue>,
 }
 
 /// Hard limits of the container. Default: none.

@@ -66,7 +66,7 @@ pub(in crate::api) async fn put_task(
     if let Some(fields) = document.as_object_mut() {
         fields.entry("run_key").or_insert_with(|| run_key.as_str().into());
     }
-    let submission = spec::parse_submission(&document, &app.limits)
+    let submission = spec::parse_submission(&document, &app.limits())
         .and_then(|it| under(run_key, it))
         .map_err(|faults| Problem::faults(ProblemKind::SpecInvalid, &faults))?;
     drop(document);

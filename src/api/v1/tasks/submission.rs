@@ -10,6 +10,7 @@ use crate::api::problem::{Problem, ProblemKind};
 use crate::api::state::Shared;
 use crate::domain::spec::{Fault, Submission, TaskSpec};
 use crate::domain::state::TaskState;
+use crate::domain::target::Placement;
 use crate::ids::{AttemptId, AttemptNo, RunId, TaskId};
 use crate::measures;
 use crate::store::{IdempotencyKey, NewTask, Principal, Submitted, Submitter, TaskRecord};
@@ -39,7 +40,7 @@ pub(super) fn now(app: &Shared) -> Timestamp {
 /// Counts the tasks that are new.
 pub(super) fn count(new: &NewTask, submitted: Submitted) {
     if matches!(submitted, Submitted::Created | Submitted::Restarted(_)) {
-        let target = new.spec.target.clone();
+        let target = new.spec.target.gauge().to_owned();
         metrics::counter!(measures::TASKS_SUBMITTED, "target" => target).increment(1);
     }
 }
@@ -51,7 +52,7 @@ pub(super) fn fresh(it: NewTask, now: Timestamp, after_task: Option<TaskId>) -> 
         run: it.run,
         name: it.spec.name,
         image: it.spec.image,
-        target: it.spec.target,
+        target: it.spec.target.to_string(),
         labels: it.spec.labels,
         priority: it.spec.priority,
         state: TaskState::Queued,
@@ -168,7 +169,10 @@ pub(super) fn duplicate_header(it: Submitted) -> Option<(HeaderName, HeaderValue
 }
 
 /// Wakes up who has to act on what was stored.
-pub(super) fn announce(app: &Shared, it: Submitted) {
+pub(super) fn announce(app: &Shared, it: Submitted, placement: &Placement) {
+    if !placement.is_named() {
+        app.wake.queued_for_labels();
+    }
     match it {
         Submitted::Created => app.wake.queued(),
         Submitted::Retried(task) => {

@@ -107,7 +107,7 @@ pub(in crate::api) async fn submit_task(
     headers: HeaderMap,
     JsonBody(document): JsonBody,
 ) -> Result<Response, Problem> {
-    let submission = spec::parse_submission(&document, &app.limits)
+    let submission = spec::parse_submission(&document, &app.limits())
         .map_err(|faults| Problem::faults(ProblemKind::SpecInvalid, &faults))?;
     let key =
         key.map(|key| IdempotencyKey { key, fingerprint: submission::fingerprint(&document) });

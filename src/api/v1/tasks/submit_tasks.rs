@@ -74,7 +74,7 @@ pub(in crate::api) async fn submit_tasks(
     headers: HeaderMap,
     JsonBody(document): JsonBody,
 ) -> Result<Response, Problem> {
-    let submissions = read_batch(&document, &app.limits, app.settings.batch_limit)
+    let submissions = read_batch(&document, &app.limits(), app.settings.batch_limit)
         .map_err(|faults| Problem::faults(ProblemKind::SpecInvalid, &faults))?;
     let print = key.is_some().then(|| submission::fingerprint(&document));
     drop(document);
@@ -110,12 +110,15 @@ pub(in crate::api) async fn submit_tasks(
         submission::count(task, *submitted);
     }
     if submitted.iter().all(|it| *it == Submitted::Created) {
+        if new.iter().any(|it| !it.spec.target.is_named()) {
+            app.wake.queued_for_labels();
+        }
         app.wake.queued();
         let records = new.into_iter().map(|it| submission::fresh(it, now, None)).collect();
         return Ok((StatusCode::CREATED, views(&app, records).await).into_response());
     }
-    for it in &submitted {
-        submission::announce(&app, *it);
+    for (task, it) in new.iter().zip(&submitted) {
+        submission::announce(&app, *it, &task.spec.target);
     }
     let ids: Vec<TaskId> =
         new.iter().zip(&submitted).map(|(task, it)| known_task(*it).unwrap_or(task.task)).collect();

@@ -15,6 +15,7 @@ use crate::api::state::Shared;
 use crate::domain::failure::{self, Class, Reason};
 use crate::domain::outcome::OutputValue;
 use crate::domain::state::TaskState;
+use crate::domain::target::Placement;
 use crate::ids::{AttemptNo, RunId, TaskId};
 use crate::store::{AttemptRecord, LogSeals, OutputRecord, TaskRecord};
 
@@ -32,9 +33,9 @@ pub(in crate::api) struct Task {
     image: String,
     #[schema(schema_with = state_schema)]
     state: &'static str,
-    /// Where it runs.
-    #[schema(examples("local"))]
-    target: String,
+    /// Where it runs: the name of the target that took it, or what it asked for while it waits for one.
+    #[schema(value_type = super::document::Placement)]
+    target: Placement,
     /// The name of the work that it does, where the submit gave one.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(examples("etl.2026-11-21.count"))]
@@ -184,7 +185,7 @@ impl Task {
             name: it.name,
             image: it.image,
             state: it.state.as_str(),
-            target: it.target,
+            target: Placement::of_text(&it.target),
             run_key: it.run_key,
             attempt: it.attempt_no,
             exit_code: it.exit_code,
@@ -218,7 +219,7 @@ impl Task {
 
     /// A line of a list.
     pub(super) async fn brief(app: &Shared, record: TaskRecord) -> Self {
-        let conditions = app.targets.conditions(&record, app.clock.now()).await;
+        let conditions = app.live.conditions(&record, app.clock.now()).await;
         Self::new(app, record, conditions)
     }
 

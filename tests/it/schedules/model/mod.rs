@@ -3,7 +3,7 @@
 //! Each method says in a few lines what a statement of `src/store` says in SQL. That both are the same is what
 //! `differential.rs` shows; without it, nothing that is found on the model means anything.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -118,29 +118,38 @@ impl Ledger for Model {
     async fn claim(&self, worker: WorkerId, targets: &[ClaimTarget]) -> Answer<Vec<ClaimedTask>> {
         let now = self.now();
         let mut tables = self.tables();
-        let mut claimed = Vec::new();
-        for target in targets {
+        let mut tasks = Vec::new();
+        let (by_name, by_labels): (Vec<_>, Vec<_>) =
+            targets.iter().partition(|it| it.selectors.is_empty());
+        for target in by_name.into_iter().chain(by_labels) {
+            let waits = |it: &str| it == target.name || target.selectors.iter().any(|s| s == it);
             let mut queue: Vec<_> = tables
                 .live
                 .iter()
-                .filter(|(_, it)| it.state == Phase::Queued && it.target == target.name)
+                .filter(|(_, it)| it.state == Phase::Queued && waits(&it.target))
                 .filter(|(_, it)| it.not_before.is_none_or(|at| at <= now))
                 .filter(|(_, it)| it.after.is_none_or(|it| !tables.live.contains_key(&it)))
                 .map(|(task, it)| (std::cmp::Reverse(it.priority), *task))
                 .collect();
             queue.sort_unstable();
             queue.truncate(limited(target.slots));
-            claimed.extend(queue.into_iter().map(|it| (it, target.engine.clone())));
+            for (_, task) in queue {
+                let live = tables.live.get_mut(&task).unwrap();
+                live.state = Phase::Starting;
+                live.target.clone_from(&target.name);
+                live.engine = Some(target.engine.clone());
+                live.claimed_at = Some(now);
+                tasks.push(task);
+            }
         }
-        claimed.sort_unstable();
-        for ((_, task), engine) in &claimed {
-            let live = tables.live.get_mut(task).unwrap();
-            live.state = Phase::Starting;
-            live.engine = Some(engine.clone());
-            live.claimed_at = Some(now);
-        }
-        let tasks: Vec<_> = claimed.into_iter().map(|((_, task), _)| task).collect();
         Ok(tables.take(&tasks, worker))
+    }
+
+    async fn queued_selectors(&self) -> Answer<Vec<String>> {
+        let tables = self.tables();
+        let queued = tables.live.values().filter(|it| it.state == Phase::Queued);
+        let targets: BTreeSet<String> = queued.map(|it| it.target.clone()).collect();
+        Ok(targets.into_iter().filter(|it| it.contains('=')).collect())
     }
 
     async fn take_own(&self, worker: WorkerId, driven: &[TaskId]) -> Answer<Vec<ClaimedTask>> {
@@ -200,10 +209,14 @@ impl Ledger for Model {
     async fn unclaim(&self, task: TaskId, fence: Fence) -> Answer<()> {
         let not_before = self.now() + SignedDuration::from_secs(1);
         let mut tables = self.tables();
+        let wanted = tables.specs.get(&task).map(|it| it.spec.target.to_string());
         let row = tables.live.get_mut(&task);
         let row = row.filter(|it| it.fence == fence.0 && it.state == Phase::Starting);
         let live = row.ok_or(Error::Fenced)?;
         live.state = Phase::Queued;
+        if live.unconfirmed.is_none() {
+            live.target = wanted.unwrap();
+        }
         live.worker = None;
         live.engine = None;
         live.claimed_at = None;

@@ -163,7 +163,7 @@ impl Tables {
         let live = Live {
             state: Phase::Queued,
             priority: task.spec.priority,
-            target: task.spec.target.clone(),
+            target: task.spec.target.to_string(),
             queued_at: now,
             not_before: None,
             queue_deadline: queue_deadline(&task.spec, now),
@@ -232,14 +232,19 @@ impl Tables {
         }
         let spec = row.spec.clone();
         let attempts = self.attempts.range((task, i32::MIN)..=(task, i32::MAX));
-        let unconfirmed = attempts.rev().find(|(_, it)| it.unconfirmed).map(|(_, it)| {
+        let unconfirmed = attempts.rev().find(|(_, it)| it.unconfirmed);
+        let unconfirmed_on = unconfirmed.map(|(_, it)| it.target.clone());
+        let unconfirmed = unconfirmed.map(|(_, it)| {
             let engine = it.engine.clone().unwrap_or_default();
             supercargo::store::Unconfirmed { attempt: it.attempt, engine }
         });
         let live = Live {
             state: Phase::Queued,
             priority: spec.priority,
-            target: spec.target.clone(),
+            target: match unconfirmed_on {
+                Some(target) if !spec.target.is_named() => target,
+                _ => spec.target.to_string(),
+            },
             queued_at: ended.queued_at,
             not_before: None,
             queue_deadline: queue_deadline(reopening.spec.map_or(&spec, |it| it.0), now),

@@ -258,8 +258,13 @@ impl Tables {
             attempt: live.attempt,
             engine: live.engine.clone().unwrap_or_default(),
         });
+        let target = match self.specs.get(&task) {
+            Some(spec) if unconfirmed.is_none() => spec.spec.target.to_string(),
+            _ => live.target.clone(),
+        };
         let row = Live {
             state: Phase::Queued,
+            target,
             worker: None,
             engine: None,
             claimed_at: None,
@@ -335,6 +340,19 @@ impl Tables {
         ended
     }
 
+    /// The target that a task is on or was on, or what it waits for.
+    fn target(&self, task: TaskId, spec: &Spec) -> String {
+        let wanted = &spec.spec.target;
+        if let Some(live) = self.live.get(&task) {
+            return live.target.clone();
+        }
+        let last = self.ended.get(&task).and_then(|it| self.attempts.get(&(task, it.attempt_no)));
+        match last {
+            Some(last) if !wanted.is_named() => last.target.clone(),
+            _ => wanted.to_string(),
+        }
+    }
+
     /// As [`Ledger::find_task`].
     pub(crate) fn record(&self, task: TaskId) -> Option<TaskRecord> {
         let spec = self.specs.get(&task)?;
@@ -344,7 +362,7 @@ impl Tables {
             run: spec.run,
             name: spec.spec.name.clone(),
             image: spec.spec.image.clone(),
-            target: spec.spec.target.clone(),
+            target: self.target(task, spec),
             labels: spec.spec.labels.clone(),
             priority: spec.spec.priority,
             state: live.and_then(|it| it.state.task_state()).or(ended.map(|it| it.state))?,

@@ -1,13 +1,34 @@
 //! A target: one configured backend, and what its operator wants of it.
 //!
-//! The serialised form is what the store keeps: fields may be added with a default, and none may change its
-//! meaning. It holds credentials: nobody is shown it as it is.
+//! [`parse`] reads the document that an operator writes into a [`Target`], or into every fault in it;
+//! [`to_document`] writes it again. The serialised form is what the store keeps: fields may be added with a
+//! default, and none may change its meaning. It holds credentials: nobody is shown it as it is.
+
+mod check;
+mod document;
+mod parse;
+mod placement;
+mod secret;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use check::{MissingPermission, TargetCheck};
+pub use document::to_document;
+pub(in crate::domain) use parse::read_labels;
+pub use parse::{check_name, docker_host, parse};
+pub use placement::Placement;
+pub use secret::MASK;
+
+/// The target without containers. It is always there, and is used only when it is named.
+pub const SIMULATED: &str = "simulated";
+/// The target that the settings of Docker make.
+pub const LOCAL: &str = "local";
 
 /// One backend under the name that tasks call it by.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,6 +43,13 @@ pub struct Target {
     /// What tasks may ask for instead of a name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+}
+
+impl Target {
+    /// Enabled, without anything else.
+    pub const fn plain(backend: Backend) -> Self {
+        Self { backend, enabled: true, concurrency: None, labels: BTreeMap::new() }
+    }
 }
 
 /// What is behind a target.

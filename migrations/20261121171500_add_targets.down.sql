@@ -1,0 +1,3 @@
+drop table target_checks;
+drop table targets;
+drop sequence target_revisions;
