@@ -3,7 +3,7 @@
 //! Each method says in a few lines what a statement of `src/store` says in SQL. That both are the same is what
 //! `differential.rs` shows; without it, nothing that is found on the model means anything.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
@@ -399,6 +399,15 @@ impl Ledger for Model {
         let tables = self.tables();
         let mut chunks = tables.chunks_of(task, attempt_no, container);
         Ok(chunks.find(|it| it.last_at >= since).map(|it| it.byte_offset))
+    }
+
+    async fn log_containers(&self, task: TaskId, attempt_no: AttemptNo) -> Answer<Vec<String>> {
+        let tables = self.tables();
+        let stored = tables.chunks.keys().filter(|it| (it.0, it.1) == (task, attempt_no.0));
+        let stored = stored.map(|it| it.2.clone());
+        let ended = tables.attempts.get(&(task, attempt_no.0)).and_then(|it| it.log.as_ref());
+        let sealed = ended.into_iter().flat_map(|it| it.keys().cloned());
+        Ok(stored.chain(sealed).collect::<BTreeSet<_>>().into_iter().collect())
     }
 
     async fn ping(&self) -> Answer<()> {
