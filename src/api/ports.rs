@@ -97,6 +97,11 @@ pub trait Renderer: Send + Sync {
 pub enum Rendering {
     /// The name of the container, and the body of the create call.
     Docker { name: String, create: serde_json::Value },
+    /// The name of the pod, the pod, and its Secrets in the order in which they are made, without the contents of
+    /// files.
+    Kubernetes { name: String, pod: serde_json::Value, secrets: Vec<serde_json::Value> },
     /// What would be done.
     Simulated(serde_json::Value),
+    /// It can't be made for this target, and why.
+    Refused(String),
 }

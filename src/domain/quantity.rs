@@ -41,6 +41,19 @@ pub fn parse_bytes(text: &str) -> Result<i64, String> {
         })
 }
 
+/// Writes thousandths of a CPU the way [`parse_cpu_millis`] reads them.
+pub fn format_cpu_millis(millis: i64) -> String {
+    format!("{millis}m")
+}
+
+/// Writes bytes the way [`parse_bytes`] reads them, in the largest unit that is exact.
+pub fn format_bytes(bytes: i64) -> String {
+    const UNITS: [(&str, i64); 4] =
+        [("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
+    let exact = UNITS.into_iter().find(|(_, factor)| bytes % factor == 0);
+    exact.map_or_else(|| bytes.to_string(), |(unit, factor)| format!("{}{unit}", bytes / factor))
+}
+
 /// `number * factor`, rounded, for a plain decimal number.
 fn scaled(number: &str, factor: i64) -> Option<i64> {
     let plain = |it: &str| !it.is_empty() && it.bytes().all(|b| b.is_ascii_digit());
@@ -87,14 +100,6 @@ pub fn parse_duration(text: &str) -> Result<SignedDuration, String> {
         return Err(fix());
     }
     Ok(total)
-}
-
-/// Writes bytes the way [`parse_bytes`] reads them, in the largest unit that is exact.
-pub fn format_bytes(bytes: i64) -> String {
-    const UNITS: [(&str, i64); 4] =
-        [("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)];
-    let exact = UNITS.into_iter().find(|(_, factor)| bytes % factor == 0);
-    exact.map_or_else(|| bytes.to_string(), |(unit, factor)| format!("{}{unit}", bytes / factor))
 }
 
 /// Writes a duration the way [`parse_duration`] reads it.

@@ -14,6 +14,11 @@ use crate::measures;
 /// Sets up the log, on stderr. Only the first call of a process counts.
 pub fn init(settings: &Telemetry) {
     let filter = EnvFilter::try_new(&settings.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The client of Kubernetes calls each call that fails an error. Whoever makes the call says what it means.
+    let filter = match "kube_client=off".parse() {
+        Ok(directive) if !settings.log.contains("kube_client") => filter.add_directive(directive),
+        _ => filter,
+    };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -13,6 +13,8 @@ mod config;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod e2e;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 mod processes;
 mod runner_conformance;
 #[cfg(feature = "failpoints")]

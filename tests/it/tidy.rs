@@ -146,6 +146,8 @@ fn each_library_has_one_home() {
     let homes: &[(&str, &[&str])] = &[
         ("sqlx::", &["store"]),
         ("bollard::", &["runner"]),
+        ("kube::", &["runner"]),
+        ("k8s_openapi::", &["runner"]),
         ("axum::", &["api", "auth", "app"]),
         ("utoipa::", &["api"]),
         ("clap::", &["cli", "main"]),

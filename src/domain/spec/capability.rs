@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::kubernetes::MAIN_CONTAINER;
 use super::reader::escape;
 use super::{Fault, InputFile, OUTPUT_DIR, OutputSource, TaskSpec, pod_security};
-use crate::domain::target::{Backend, PodSecurity};
+use crate::domain::target::{Backend, KubernetesBackend, PodSecurity};
 
 /// What one `Secret` holds at most, less room for what else is in it.
 pub const SECRET_BYTES: usize = 900 << 10;
@@ -20,7 +20,10 @@ pub fn faults(spec: &TaskSpec, target: &str, backend: &Backend) -> Vec<Fault> {
     match backend {
         Backend::Docker(_) | Backend::Simulated => other_than_kubernetes(spec, target, backend),
         Backend::Kubernetes(it) => {
-            pod_faults(spec, target, it.pod_security, it.pod_template.as_ref())
+            let who = format!("target {target:?} (kubernetes)");
+            let mut faults = pod_faults(spec, &who, it.pod_security, it.pod_template.as_ref());
+            faults.extend(other_namespace(spec, &who, it));
+            faults
         }
     }
 }
@@ -34,16 +37,29 @@ fn other_than_kubernetes(spec: &TaskSpec, target: &str, backend: &Backend) -> Ve
     strict.then(|| Fault::new("/kubernetes/strict", UNSUPPORTED, detail)).into_iter().collect()
 }
 
+/// Where the target leaves its own namespace to its credentials, the launch knows.
+fn other_namespace(spec: &TaskSpec, who: &str, backend: &KubernetesBackend) -> Option<Fault> {
+    let wanted = spec.kubernetes.as_ref()?.namespace.as_ref()?;
+    let own = backend.namespace.as_ref()?;
+    if wanted == own || backend.namespaces.contains(wanted) {
+        return None;
+    }
+    let detail = format!(
+        "{who} can't use the namespace {wanted:?}: \"namespaces\" of the target names those that tasks may use beside {own:?}"
+    );
+    Some(Fault::new("/kubernetes/namespace", UNSUPPORTED, detail))
+}
+
 const UNSUPPORTED: &str = "unsupported";
 
-/// The same for a target of kind kubernetes with these settings.
+/// The same for a target of kind kubernetes with these settings. `who` can't, the details say.
 pub fn pod_faults(
     spec: &TaskSpec,
-    target: &str,
+    who: &str,
     security: PodSecurity,
     template: Option<&Value>,
 ) -> Vec<Fault> {
-    let mut found = Found { target, faults: Vec::new() };
+    let mut found = Found { who, faults: Vec::new() };
     if spec.resources.pids.is_some() {
         found.cannot(
             "/resources/pids",
@@ -85,13 +101,13 @@ pub fn pod_faults(
 }
 
 struct Found<'a> {
-    target: &'a str,
+    who: &'a str,
     faults: Vec<Fault>,
 }
 
 impl Found<'_> {
     fn cannot(&mut self, pointer: &str, what: impl AsRef<str>) {
-        let detail = format!("target {:?} (kubernetes) can't {}", self.target, what.as_ref());
+        let detail = format!("{} can't {}", self.who, what.as_ref());
         self.faults.push(Fault::new(pointer, UNSUPPORTED, detail));
     }
 
@@ -110,10 +126,10 @@ impl Found<'_> {
             ),
             Some(_) | None => {}
         }
-        for (pointer, why) in own.map(pod_security::violations).unwrap_or_default() {
+        for (pointer, allowed) in own.map(pod_security::violations).unwrap_or_default() {
             self.cannot(
                 &format!("/kubernetes/pod_template{pointer}"),
-                format!("take this, as its pod_security is restricted: {why}"),
+                format!("take this, as its pod_security is restricted: allowed is {allowed}"),
             );
         }
     }
@@ -185,7 +201,10 @@ fn deliverable(file: &InputFile) -> Result<(), (&'static str, String)> {
 }
 
 /// Below these, and at them, the image has what the command needs.
-const SYSTEM: [&str; 8] = ["/bin", "/boot", "/dev", "/etc", "/proc", "/sbin", "/sys", "/usr"];
+const SYSTEM: [&str; 12] = [
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/sbin",
+    "/sys", "/usr",
+];
 /// At these alone.
 const CROWDED: [&str; 5] = ["", "/home", "/run", "/var", "/var/run"];
 
@@ -198,7 +217,7 @@ pub fn output_directory(path: &str) -> Result<String, String> {
     if path.contains(':') {
         return Err("hand out a path with a \":\" in it: choose another name".to_owned());
     }
-    let system = SYSTEM.iter().any(|it| within(parent, it)) || parent.starts_with("/lib");
+    let system = SYSTEM.iter().any(|it| within(parent, it));
     if system || CROWDED.contains(&parent) {
         let parent = if parent.is_empty() { "/" } else { parent };
         return Err(format!("hand out what is in {parent}, a folder of the system: {fix}"));
@@ -209,4 +228,135 @@ pub fn output_directory(path: &str) -> Result<String, String> {
 /// Whether `path` is `folder` or below it.
 pub fn within(path: &str, folder: &str) -> bool {
     path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::spec::{Limits, parse};
+    use crate::domain::target::DockerBackend;
+
+    fn kubernetes(pod_security: PodSecurity, pod_template: Option<Value>) -> Backend {
+        let target = json!({
+            "kind": "kubernetes", "access": {"by": "in_cluster"}, "pod_security": pod_security,
+            "pod_template": pod_template,
+        });
+        serde_json::from_value(target).unwrap()
+    }
+
+    /// `pointer code: detail`, a line for each fault.
+    fn found(document: &Value, backend: &Backend) -> String {
+        let spec = parse(document, &Limits::default()).unwrap();
+        let faults = faults(&spec, "prod", backend);
+        faults.iter().map(|it| format!("{} {}: {}\n", it.pointer, it.code, it.detail)).collect()
+    }
+
+    #[test]
+    fn what_a_pod_can_not_do_names_field_and_target() {
+        let document = json!({
+            "image": "a", "user": "www-data", "env": {"1A": "x", "a b": "x", "A.B-c_1": "x"},
+            "resources": {"pids": 10},
+            "files": [
+                {"path": "/supercargo/output.json", "content": ""}, {"path": "/in/a:b", "content": ""},
+                {"path": "/in/s", "content": "", "mode": "4755"},
+                {"path": "/in/large", "content": "x".repeat(SECRET_BYTES + 1)},
+                {"path": "/in/whole", "content": "x".repeat(SECRET_BYTES)},
+            ],
+            "outputs": {
+                "a": {"path": "/report.csv"}, "b": {"path": "/usr/share/x/y"}, "c": {"path": "/var//run/x"},
+                "d": {"path": "/out/x"}, "e": {"path": "/out/a:b"}, "f": {"path": "/lib64/x"}, "g": {"path": "/library/x"},
+                "h": {"path": "/out"}, "i": {"path": "/tmp/x"}, "j": {"path": "/usrlocal/x"},
+            },
+        });
+        insta::assert_snapshot!(found(&document, &kubernetes(PodSecurity::Baseline, None)));
+        for backend in [Backend::Docker(DockerBackend::default()), Backend::Simulated] {
+            assert_eq!(found(&document, &backend), "");
+        }
+    }
+
+    #[test]
+    fn a_strict_block_wants_a_target_of_its_kind() {
+        let document = json!({"image": "a", "kubernetes": {"strict": true}});
+        let fault = found(&document, &Backend::Simulated);
+        assert!(fault.starts_with("/kubernetes/strict unsupported: target \"prod\""), "{fault}");
+        assert_eq!(found(&document, &kubernetes(PodSecurity::Baseline, None)), "");
+    }
+
+    #[test]
+    fn a_namespace_is_one_of_the_target() {
+        let document = json!({"image": "a", "kubernetes": {"namespace": "etl"}});
+        for (namespace, namespaces, good) in [
+            (json!(null), json!([]), true),
+            (json!("etl"), json!([]), true),
+            (json!("jobs"), json!(["etl"]), true),
+            (json!("jobs"), json!(["other"]), false),
+        ] {
+            let target = json!({
+                "kind": "kubernetes", "access": {"by": "in_cluster"}, "namespace": namespace, "namespaces": namespaces,
+            });
+            let found = found(&document, &serde_json::from_value(target.clone()).unwrap());
+            assert_eq!(found.is_empty(), good, "{target}: {found}");
+            assert!(good || found.starts_with("/kubernetes/namespace unsupported"), "{found}");
+        }
+    }
+
+    #[test]
+    fn restricted_wants_a_numeric_user_that_is_not_root() {
+        let main = |user: i64| json!({"spec": {"containers": [{"name": "main", "securityContext": {"runAsUser": user}}]}});
+        let of_pod = |user: i64| json!({"spec": {"securityContext": {"runAsUser": user}}});
+        for (user, template, of_target, good) in [
+            (None, None, None, false),
+            (Some("1000"), None, None, true),
+            (Some("1000:0"), None, None, true),
+            (Some("0"), None, None, false),
+            (Some("root"), None, None, false),
+            (Some("app"), None, None, false),
+            (None, Some(main(7)), None, true),
+            (None, Some(of_pod(7)), None, true),
+            (None, None, Some(main(7)), true),
+            (None, None, Some(of_pod(0)), false),
+            (None, Some(of_pod(7)), Some(main(0)), false),
+            (Some("7"), None, Some(main(0)), true),
+        ] {
+            let mut document = json!({"image": "a"});
+            if let Some(user) = user {
+                document["user"] = json!(user);
+            }
+            if let Some(template) = &template {
+                document["kubernetes"] = json!({"pod_template": template});
+            }
+            let found = found(&document, &kubernetes(PodSecurity::Restricted, of_target.clone()));
+            assert_eq!(found.is_empty(), good, "{document} over {of_target:?}: {found}");
+            assert!(good || found.starts_with("/user unsupported"), "{found}");
+        }
+    }
+
+    #[test]
+    fn restricted_refuses_what_a_template_opens() {
+        let template = json!({
+            "metadata": {"annotations": {"container.apparmor.security.beta.kubernetes.io/main": "unconfined"}},
+            "spec": {
+                "hostNetwork": true, "hostPID": true, "hostIPC": false,
+                "securityContext": {
+                    "runAsNonRoot": false, "seccompProfile": {"type": "Unconfined"},
+                    "sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}, {"name": "kernel.msgmax", "value": "1"}],
+                },
+                "volumes": [{"name": "a", "hostPath": {"path": "/"}}, {"name": "b", "emptyDir": {}}, {"name": "c", "nfs": {}}],
+                "containers": [{
+                    "name": "main", "ports": [{"containerPort": 1}, {"containerPort": 2, "hostPort": 2}],
+                    "securityContext": {
+                        "privileged": true, "allowPrivilegeEscalation": true, "procMount": "Unmasked", "runAsUser": 0,
+                        "capabilities": {"add": ["NET_BIND_SERVICE", "NET_ADMIN"], "drop": []},
+                        "seLinuxOptions": {"type": "spc_t", "user": "system_u"},
+                    },
+                }],
+                "initContainers": [{"name": "i", "securityContext": {"windowsOptions": {"hostProcess": true}}}],
+            },
+        });
+        let document = json!({"image": "a", "user": "7", "kubernetes": {"pod_template": template}});
+        insta::assert_snapshot!(found(&document, &kubernetes(PodSecurity::Restricted, None)));
+        assert_eq!(found(&document, &kubernetes(PodSecurity::Baseline, None)), "");
+    }
 }

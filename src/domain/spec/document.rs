@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use serde_json::{Map, Value, json};
 
 use super::{Cleanup, InputFile, OutputDecl, OutputSource, PullPolicy, Retries, TaskSpec};
-use crate::domain::quantity::{format_bytes, format_duration};
+use crate::domain::quantity::{format_bytes, format_cpu_millis, format_duration};
 
 /// The document that reads as this spec, with every default filled in.
 pub fn to_document(spec: &TaskSpec) -> Value {
@@ -35,7 +35,7 @@ pub fn to_document(spec: &TaskSpec) -> Value {
     put(
         "resources",
         present([
-            ("cpu", resources.cpu_millis.map(|it| json!(format!("{it}m")))),
+            ("cpu", resources.cpu_millis.map(|it| json!(format_cpu_millis(it)))),
             ("memory", resources.memory_bytes.map(|it| json!(format_bytes(it)))),
             ("pids", resources.pids.map(|it| json!(it))),
         ]),

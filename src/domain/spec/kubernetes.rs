@@ -74,7 +74,9 @@ pub(super) fn read_kubernetes(it: &mut ObjectReader<'_>) -> KubernetesOptions {
         it.fault(
             "service_account",
             "invalid_value",
-            format!("{account:?} can't name a service account: {DNS_LABEL}"),
+            format!(
+                "{account:?} can't name a service account: use lower-case letters, digits, \"-\" and \".\""
+            ),
         );
     }
     let pod_template = it.value("pod_template").cloned();
@@ -90,15 +92,17 @@ const DNS_LABEL: &str =
     "use 1 to 63 lower-case letters, digits and \"-\", with a letter or digit at both ends";
 
 fn is_dns_label(text: &str) -> bool {
-    let inside = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
-    (1..=63).contains(&text.len())
-        && text.bytes().all(inside)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
+    text.len() <= 63 && is_dns_word(text)
 }
 
 fn is_dns_subdomain(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_dns_label)
+    text.len() <= 253 && text.split('.').all(is_dns_word)
+}
+
+fn is_dns_word(text: &str) -> bool {
+    let inside = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
+    let ends = text.starts_with('-') || text.ends_with('-');
+    !text.is_empty() && text.bytes().all(inside) && !ends
 }
 
 /// Reports what a template of a task or of a target may not say: what is no template, and what is ours to
@@ -304,5 +308,104 @@ impl Check<'_> {
 
     fn main_stays(&mut self, pointer: &str) {
         self.fault(pointer, "conflict", "the main container is the task: it can't be left out");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::domain::spec::{Limits, TaskSpec, parse};
+
+    use super::*;
+
+    fn read(block: Value) -> Result<TaskSpec, String> {
+        parse(&json!({"image": "a", "kubernetes": block}), &Limits::default()).map_err(|faults| {
+            faults.iter().map(|it| format!("{} {}: {}\n", it.pointer, it.code, it.detail)).collect()
+        })
+    }
+
+    #[test]
+    fn what_is_ours_to_say_is_refused_with_what_says_it_instead() {
+        let faults = read(json!({
+                "namespace": "Etl", "service_account": "a_b", "strict": 1, "pod": {},
+                "pod_template": {
+                    "apiVersion": "v2", "kind": "Job", "status": {},
+                    "metadata": {
+                        "name": "x", "generateName": "x", "namespace": "x", "ownerReferences": [],
+                        "labels": {"supercargo.dev/task": "x", "n": 1, "fine": "x", "gone": null}, "annotations": {"supercargo.dev/gate": null},
+                        "finalizers": ["supercargo.dev/account", "fine.example/x"],
+                    },
+                    "spec": {
+                        "restartPolicy": "OnFailure", "activeDeadlineSeconds": 1, "terminationGracePeriodSeconds": 60, "ephemeralContainers": [],
+                        "volumes": [{"name": "supercargo-files"}, {}, {"name": "fine"}],
+                        "containers": [
+                            {"name": "main", "terminationMessagePath": "/x", "terminationMessagePolicy": "FallbackToLogsOnError",
+                             "volumeMounts": [{"name": "fine", "mountPath": "//supercargo/x"}, {"name": "fine", "mountPath": "/supercargo2"}]},
+                            {"name": "main", "$patch": "delete"}, {"image": "x"}, {"name": "supercargo-collector"}, {"name": "Side"}, 3,
+                        ],
+                        "initContainers": [{"name": "main"}, {"name": "fine"}],
+                    },
+                },
+            })).unwrap_err();
+        insta::assert_snapshot!(faults);
+    }
+
+    #[test]
+    fn a_template_is_an_object_of_objects() {
+        for (template, fault) in [
+            (json!([]), "/kubernetes/pod_template wrong_type"),
+            (json!({"spec": []}), "/kubernetes/pod_template/spec wrong_type"),
+            (json!({"metadata": null}), "/kubernetes/pod_template/metadata wrong_type"),
+            (
+                json!({"metadata": {"labels": []}}),
+                "/kubernetes/pod_template/metadata/labels wrong_type",
+            ),
+            (
+                json!({"spec": {"containers": {}}}),
+                "/kubernetes/pod_template/spec/containers wrong_type",
+            ),
+            (
+                json!({"spec": {"containers": null}}),
+                "/kubernetes/pod_template/spec/containers conflict",
+            ),
+            (
+                json!({"spec": {"restartPolicy": null}}),
+                "/kubernetes/pod_template/spec/restartPolicy conflict",
+            ),
+            (json!({"spec": {"x": "y".repeat(300 << 10)}}), "/kubernetes/pod_template too_large"),
+        ] {
+            let found = read(json!({"pod_template": template})).unwrap_err();
+            assert!(found.starts_with(fault), "{found}");
+        }
+        let fine = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"labels": null, "name": null},
+            "spec": {"restartPolicy": "Never", "initContainers": null, "volumes": [{"name": "v", "$patch": "delete"}]},
+        });
+        assert!(read(json!({"pod_template": fine})).is_ok());
+    }
+
+    #[test]
+    fn a_spec_that_says_nothing_of_it_is_stored_as_before() {
+        let spec = read(json!({})).unwrap();
+        assert_eq!(spec.kubernetes, None);
+        let stored = serde_json::to_value(&spec).unwrap();
+        assert_eq!((stored.get("kubernetes"), stored["timeouts"].get("schedule")), (None, None));
+        let back: TaskSpec = serde_json::from_value(stored).unwrap();
+        assert_eq!(back, spec);
+    }
+
+    #[test]
+    fn the_identity_does_not_hang_on_the_order_of_keys() {
+        let of = |text: &str| read(serde_json::from_str(text).unwrap()).unwrap();
+        let one = of(
+            r#"{"pod_template": {"spec": {"nodeSelector": {"a": "1", "b": "2"}, "priority": 1}}}"#,
+        );
+        let other = of(
+            r#"{"pod_template": {"spec": {"priority": 1, "nodeSelector": {"b": "2", "a": "1"}}}}"#,
+        );
+        assert_eq!(one.hash(), other.hash());
+        let third = of(r#"{"pod_template": {"spec": {"priority": 2}}}"#);
+        assert_ne!(one.hash(), third.hash());
     }
 }

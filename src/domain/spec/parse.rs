@@ -13,7 +13,8 @@ use super::files::{read_files, read_outputs};
 use super::kubernetes::read_kubernetes;
 use super::reader::escape;
 use super::{
-    Cleanup, Fault, ObjectReader, PullPolicy, Resources, Retries, TaskSpec, Timeouts, suggest,
+    Cleanup, Fault, KubernetesOptions, ObjectReader, PullPolicy, Resources, Retries, TaskSpec,
+    Timeouts, suggest,
 };
 use crate::domain::quantity;
 use crate::domain::trace::TraceContext;
@@ -134,7 +135,7 @@ fn read_task(task: &mut ObjectReader<'_>, limits: &Limits) -> TaskSpec {
         .unwrap_or_default();
     let trace = read_trace(task);
     let kubernetes =
-        task.object("kubernetes", read_kubernetes).filter(|it| *it != Default::default());
+        task.object("kubernetes", read_kubernetes).filter(|it| *it != KubernetesOptions::default());
     let name = name.unwrap_or_else(|| name_of_image(&image));
     TaskSpec {
         name,

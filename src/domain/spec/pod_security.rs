@@ -26,7 +26,7 @@ const SELINUX_TYPES: [&str; 4] =
     ["container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
-/// Each as (JSON pointer into the pod, what would be allowed). `pod` may be a template.
+/// Each as (JSON pointer into the pod, what is allowed there). `pod` may be a template.
 pub fn violations(pod: &Value) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut no = |pointer: String, allowed: &str| found.push((pointer, allowed.to_owned()));
@@ -40,13 +40,13 @@ pub fn violations(pod: &Value) -> Vec<(String, String)> {
         {
             no(
                 format!("/metadata/annotations/{}", super::reader::escape(key)),
-                "the runtime's profile",
+                "\"runtime/default\"",
             );
         }
     }
     for key in ["hostNetwork", "hostPID", "hostIPC"] {
         if pod.pointer("/spec").is_some_and(|it| it[key] == true) {
-            no(format!("/spec/{key}"), "nothing of the node is shared");
+            no(format!("/spec/{key}"), "false");
         }
     }
     for (index, volume) in list(pod, "/spec/volumes") {
@@ -54,7 +54,7 @@ pub fn violations(pod: &Value) -> Vec<(String, String)> {
             if !VOLUMES.contains(&kind.0.as_str()) && !kind.0.starts_with('$') {
                 no(
                     format!("/spec/volumes/{index}/{}", kind.0),
-                    "no volume of the node or of a network file system",
+                    "a volume of another kind, such as persistentVolumeClaim",
                 );
             }
         }
@@ -63,7 +63,10 @@ pub fn violations(pod: &Value) -> Vec<(String, String)> {
         common(context, "/spec/securityContext", &mut no);
         for (index, it) in list(context, "/sysctls") {
             if !it["name"].as_str().is_some_and(|it| SYSCTLS.contains(&it)) {
-                no(format!("/spec/securityContext/sysctls/{index}"), "the safe ones alone");
+                no(
+                    format!("/spec/securityContext/sysctls/{index}"),
+                    "what the cluster counts as safe",
+                );
             }
         }
     }
@@ -82,7 +85,7 @@ fn list<'a>(value: &'a Value, pointer: &str) -> impl Iterator<Item = (usize, &'a
 fn container(it: &Value, pointer: &str, no: &mut impl FnMut(String, &str)) {
     for (index, port) in list(it, "/ports") {
         if port["hostPort"].as_i64().is_some_and(|it| it != 0) {
-            no(format!("{pointer}/ports/{index}/hostPort"), "no port of the node");
+            no(format!("{pointer}/ports/{index}/hostPort"), "none");
         }
     }
     let Some(context) = it.get("securityContext") else { return };
@@ -113,7 +116,7 @@ fn common(context: &Value, pointer: &str, no: &mut impl FnMut(String, &str)) {
         no(format!("{pointer}/runAsNonRoot"), "true");
     }
     if context["runAsUser"].as_i64() == Some(0) {
-        no(format!("{pointer}/runAsUser"), "another user than root");
+        no(format!("{pointer}/runAsUser"), "any other than 0");
     }
     for kind in ["seccompProfile", "appArmorProfile"] {
         if context[kind]["type"].as_str().is_some_and(|it| it == "Unconfined") {
@@ -122,7 +125,7 @@ fn common(context: &Value, pointer: &str, no: &mut impl FnMut(String, &str)) {
     }
     let selinux = &context["seLinuxOptions"];
     if selinux["type"].as_str().is_some_and(|it| !it.is_empty() && !SELINUX_TYPES.contains(&it)) {
-        no(format!("{pointer}/seLinuxOptions/type"), "a type of containers");
+        no(format!("{pointer}/seLinuxOptions/type"), "\"container_t\" and its kin");
     }
     for key in ["user", "role"] {
         if selinux[key].as_str().is_some_and(|it| !it.is_empty()) {

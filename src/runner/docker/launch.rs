@@ -81,7 +81,7 @@ impl<'a> Launch<'a> {
         let mut pulls = 0;
         if self.request.spec.pull_policy == PullPolicy::Always {
             // One that exists needs no image any more, and a registry that fails must not hide it.
-            if let Some(seen) = self.look().await? {
+            if let Some(seen) = self.find().await? {
                 return Ok((seen, self.start_deadline()));
             }
             self.pull().await?;
@@ -91,17 +91,17 @@ impl<'a> Launch<'a> {
         loop {
             self.may_go_on()?;
             let created = self.send_create(deadline).await;
-            let missing = match created {
+            let (seen, missing) = match created {
                 Ok(()) => {
                     self.progress.step("created", format!("container {} created", self.name));
-                    None
+                    (self.look().await?, None)
                 }
                 // The name is taken: mine, made before, or not; the look at it tells.
-                Err(Fault::Status { code: 409, .. }) => None,
-                Err(Fault::Status { code: 404, message }) => Some(message),
+                Err(Fault::Status { code: 409, .. }) => (self.find().await?, None),
+                Err(Fault::Status { code: 404, message }) => (self.find().await?, Some(message)),
                 Err(fault) => return Err(self.create_failed(fault).await),
             };
-            if let Some(seen) = self.look().await? {
+            if let Some(seen) = seen {
                 return Ok((seen, deadline));
             }
             if let Some(message) = missing {
@@ -210,6 +210,24 @@ impl<'a> Launch<'a> {
             {
                 let why = format!("{} exists and was made from another spec", self.name);
                 Err(refused(Reason::CreateConfigError, why))
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// What was made before, by a create whose answer nobody has. One that was only made in part is removed, and
+    /// there is none.
+    async fn find(&self) -> Result<Option<Seen>, LaunchError> {
+        match self.look().await? {
+            Some(seen) if seen.phase == Phase::Created && !seen.is_whole => {
+                // Another one of its name may be started late, but not this one.
+                tracing::warn!(
+                    container = seen.id,
+                    "the engine made the container only in part when it died: it is made anew"
+                );
+                let removed = self.runner.remove(&seen.id).await;
+                removed.map_err(|error| LaunchError::Indeterminate(error.to_string()))?;
+                Ok(None)
             }
             other => Ok(other),
         }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::outages::Outages;
 use crate::domain::exit::{ExitReport, ExitStatus};
+use crate::runner::naming;
 
 const SIGKILL_CODE: i32 = 137;
 const SIGTERM_CODE: i32 = 143;
@@ -24,6 +25,9 @@ pub(super) struct Seen {
     pub(super) user: String,
     pub(super) stop_signal: Option<String>,
     pub(super) labels: HashMap<String, String>,
+    /// It has the volume that we ask for. An engine that dies in the middle of a create comes back with a
+    /// container that lacks what it mounts, and calls it created.
+    pub(super) is_whole: bool,
     pub(super) phase: Phase,
 }
 
@@ -57,6 +61,9 @@ impl Seen {
             user: config.user.unwrap_or_default(),
             stop_signal: config.stop_signal.filter(|it| !it.is_empty()),
             labels: config.labels.unwrap_or_default(),
+            is_whole: it.mounts.is_none_or(|mounts| {
+                mounts.iter().any(|it| it.destination.as_deref() == Some(naming::OUTPUT_DIR))
+            }),
             phase: phase(&it.state?, context)?,
         })
     }

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::convert::{COLLECTOR, MAIN, escaped, needs_collector};
-use crate::domain::quantity::format_bytes;
+use crate::domain::quantity::{format_bytes, format_cpu_millis};
 use crate::domain::spec::capability::{output_directory, plain_path, within};
 use crate::domain::spec::{OUTPUT_DIR, OutputSource, TaskSpec};
 use crate::domain::target::Collector;
@@ -112,8 +112,8 @@ fn resources(rules: &Collector) -> Value {
     let memory = format_bytes(rules.memory_bytes);
     // It reserves what waiting takes, and may use more while it hands something out. Quotas want a limit.
     json!({
-        "requests": {"cpu": format!("{}m", rules.cpu_millis), "memory": memory},
-        "limits": {"cpu": format!("{}m", rules.cpu_millis.saturating_mul(10)), "memory": memory},
+        "requests": {"cpu": format_cpu_millis(rules.cpu_millis), "memory": memory},
+        "limits": {"cpu": format_cpu_millis(rules.cpu_millis.saturating_mul(10)), "memory": memory},
     })
 }
 

@@ -7,13 +7,15 @@
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{
+    EnvVar, EnvVarSource, Pod, SeccompProfile, SecretKeySelector, SecurityContext,
+};
 use serde_json::{Map, Value, json};
 
 use super::merge::merge;
-use super::{collector, files};
+use super::{collector, files, typed};
 use crate::domain::failure::{Failure, Reason};
-use crate::domain::quantity::format_bytes;
+use crate::domain::quantity::{format_bytes, format_cpu_millis};
 use crate::domain::spec::capability::{self, numeric_user};
 use crate::domain::spec::{
     COLLECTOR_CONTAINER, KubernetesOptions, MAIN_CONTAINER, OWN_PREFIX, OutputSource, PullPolicy,
@@ -33,6 +35,8 @@ const LABELS_ANNOTATION: &str = "supercargo.dev/labels";
 pub(super) const MAIN: &str = MAIN_CONTAINER;
 pub(super) const COLLECTOR: &str = COLLECTOR_CONTAINER;
 const ATTEMPT: &str = "SUPERCARGO_ATTEMPT";
+/// How long a node may be out of reach before its pods are put out.
+const UNREACHABLE_SECONDS: i64 = 300;
 
 /// What a target says about all its pods.
 #[derive(Debug)]
@@ -66,7 +70,7 @@ pub(super) fn pod(
 ) -> Result<Pod, Failure> {
     let spec = request.spec;
     // Checked at the submit. The target may have changed since.
-    let faults = capability::pod_faults(spec, &spec.target, rules.security, rules.template);
+    let faults = capability::pod_faults(spec, "Kubernetes", rules.security, rules.template);
     if !faults.is_empty() {
         let texts: Vec<_> =
             faults.iter().map(|it| format!("{}: {}", it.pointer, it.detail)).collect();
@@ -74,6 +78,9 @@ pub(super) fn pod(
     }
     let options = spec.kubernetes.as_ref();
     let template = options.and_then(|it| it.pod_template.as_ref());
+    for it in [rules.template, template].into_iter().flatten() {
+        typed::check(it).map_err(refused)?;
+    }
     let mut pod = defaults(&[rules.template, template]);
     let layers = [rules.template.cloned(), options.map(account), template.cloned()];
     for layer in layers.iter().flatten() {
@@ -84,8 +91,9 @@ pub(super) fn pod(
     let collector = collector::layer(spec, rules.collector, &pod);
     merge(&mut pod, &collector);
     merge(&mut pod, &files::layer(request, nonce));
-    settle(&mut pod, rules.security, &gate_name(&naming::sandbox_name(&request.key), nonce))?;
-    typed(pod)
+    let pod = typed::typed(pod).map_err(refused)?;
+    let gate = gate_name(&naming::sandbox_name(&request.key), nonce);
+    settle(pod, rules.security, &gate, &naming::environment(request))
 }
 
 fn refused(message: impl Into<String>) -> Failure {
@@ -113,6 +121,16 @@ fn defaults(templates: &[Option<&Value>]) -> Value {
         "securityContext": {"allowPrivilegeEscalation": false},
     })];
     containers.extend(named("containers"));
+    // As long as clusters wait by themselves, where nobody has turned that off: a node that does not answer for
+    // a moment ends nothing.
+    let tolerations = ["not-ready", "unreachable"].map(|it| {
+        json!({
+            "key": format!("node.kubernetes.io/{it}"),
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": UNREACHABLE_SECONDS,
+        })
+    });
     let mut pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -120,6 +138,7 @@ fn defaults(templates: &[Option<&Value>]) -> Value {
         "spec": {
             "automountServiceAccountToken": false,
             "enableServiceLinks": false,
+            "tolerations": tolerations,
             "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
             "containers": containers,
         },
@@ -254,7 +273,7 @@ fn main(request: &LaunchRequest<'_>) -> Value {
 }
 
 fn resources(spec: &TaskSpec) -> Map<String, Value> {
-    let cpu = spec.resources.cpu_millis.map(|it| format!("{it}m"));
+    let cpu = spec.resources.cpu_millis.map(format_cpu_millis);
     let memory = spec.resources.memory_bytes.map(format_bytes);
     [("cpu", cpu), ("memory", memory)]
         .into_iter()
@@ -276,111 +295,69 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 /// What no template can change: the gate before every container, and the rules of the target.
-fn settle(pod: &mut Value, security: PodSecurity, gate: &str) -> Result<(), Failure> {
+fn settle(
+    mut pod: Pod,
+    security: PodSecurity,
+    gate: &str,
+    environment: &BTreeMap<String, String>,
+) -> Result<Pod, Failure> {
     let restricted = security == PodSecurity::Restricted;
     if restricted {
-        let found = pod_security::violations(pod);
-        if !found.is_empty() {
-            let texts: Vec<_> = found.iter().map(|(at, why)| format!("{at}: {why}")).collect();
-            return Err(refused(format!(
-                "the pod_security of the target is restricted, and the pod says otherwise: {}",
-                texts.join("; ")
-            )));
-        }
-        pod["spec"]["securityContext"]["runAsNonRoot"] = json!(true);
-        let seccomp = &mut pod["spec"]["securityContext"]["seccompProfile"];
-        if seccomp.is_null() {
-            *seccomp = json!({"type": "RuntimeDefault"});
-        }
+        check_restricted(&pod)?;
     }
-    for kind in ["initContainers", "containers"] {
-        for container in pod["spec"][kind].as_array_mut().into_iter().flatten() {
-            let context = &mut container["securityContext"];
-            if restricted {
-                context["allowPrivilegeEscalation"] = json!(false);
-                context["runAsNonRoot"] = json!(true);
-                context["capabilities"]["drop"] = json!(["ALL"]);
-            } else if gains_privileges(context) {
-                // The API server refuses a container that may gain privileges and may not.
-                context.as_object_mut().map(|it| it.remove("allowPrivilegeEscalation"));
-            }
-            let reference = json!({"secretKeyRef": {"name": gate, "key": files::ATTEMPT_KEY}});
-            let attempt = json!({"name": ATTEMPT, "valueFrom": reference});
-            // First, so that those behind it may refer to it.
-            let mut env = vec![attempt];
-            let others = container["env"].as_array().into_iter().flatten();
-            env.extend(others.filter(|it| it["name"] != ATTEMPT).cloned());
-            container["env"] = Value::Array(env);
-        }
-        if pod["spec"][kind].is_null() || pod["spec"][kind].as_array().is_some_and(Vec::is_empty) {
-            pod["spec"].as_object_mut().map(|it| it.remove(kind));
-        }
+    let spec = pod.spec.get_or_insert_default();
+    if restricted {
+        let context = spec.security_context.get_or_insert_default();
+        context.run_as_non_root = Some(true);
+        context.seccomp_profile.get_or_insert_with(|| SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            ..SeccompProfile::default()
+        });
     }
-    Ok(())
+    for container in spec.init_containers.iter_mut().flatten().chain(&mut spec.containers) {
+        let context = container.security_context.get_or_insert_default();
+        if restricted {
+            context.allow_privilege_escalation = Some(false);
+            context.run_as_non_root = Some(true);
+            let capabilities = context.capabilities.get_or_insert_default();
+            capabilities.drop = Some(vec!["ALL".to_owned()]);
+        } else if gains_privileges(context) {
+            // The API server refuses a container that may gain privileges and may not.
+            context.allow_privilege_escalation = None;
+        }
+        let env = container.env.get_or_insert_default();
+        env.retain(|it| it.name != ATTEMPT);
+        // What a template says may refer to what is before it.
+        env.sort_by_key(|it| container.name == MAIN && !environment.contains_key(&it.name));
+        env.insert(0, attempt_variable(gate));
+    }
+    Ok(pod)
 }
 
-fn gains_privileges(context: &Value) -> bool {
-    let added = context.pointer("/capabilities/add").and_then(Value::as_array);
-    let admin = |it: &Value| it == "SYS_ADMIN" || it == "CAP_SYS_ADMIN";
-    context["privileged"] == true || added.is_some_and(|it| it.iter().any(admin))
+fn attempt_variable(gate: &str) -> EnvVar {
+    let key = SecretKeySelector {
+        name: gate.to_owned(),
+        key: files::ATTEMPT_KEY.to_owned(),
+        optional: None,
+    };
+    let source = EnvVarSource { secret_key_ref: Some(key), ..EnvVarSource::default() };
+    EnvVar { name: ATTEMPT.to_owned(), value_from: Some(source), value: None }
 }
 
-/// The document as what it says. A field that Kubernetes does not know is refused: it would be dropped.
-fn typed(mut pod: Value) -> Result<Pod, Failure> {
-    quantities_as_text(&mut pod);
-    let typed: Pod = serde_json::from_value(pod.clone())
-        .map_err(|it| refused(format!("the pod template is not one of a pod: {it}")))?;
-    let understood = serde_json::to_value(&typed).unwrap_or_default();
-    let mut unknown = Vec::new();
-    lost(&pod, &understood, "", &mut unknown);
-    if unknown.is_empty() {
-        return Ok(typed);
+fn check_restricted(pod: &Pod) -> Result<(), Failure> {
+    let found = pod_security::violations(&serde_json::to_value(pod).unwrap_or_default());
+    if found.is_empty() {
+        return Ok(());
     }
-    Err(refused(format!("the pod template has unknown fields: {}", unknown.join(", "))))
+    let texts: Vec<_> = found.iter().map(|(at, it)| format!("allowed at {at} is {it}")).collect();
+    Err(refused(format!(
+        "the pod_security of the target is restricted, and the pod template says otherwise: {}",
+        texts.join("; ")
+    )))
 }
 
-/// `cpu: 1` is how people write it.
-fn quantities_as_text(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                match (key.as_str(), value) {
-                    ("limits" | "requests", Value::Object(amounts)) => {
-                        amounts.values_mut().for_each(number_as_text);
-                    }
-                    ("sizeLimit", value) => number_as_text(value),
-                    (_, value) => quantities_as_text(value),
-                }
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(quantities_as_text),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
-}
-
-fn number_as_text(value: &mut Value) {
-    if let Value::Number(number) = value {
-        *value = Value::String(number.to_string());
-    }
-}
-
-fn lost(said: &Value, understood: &Value, pointer: &str, found: &mut Vec<String>) {
-    match (said, understood) {
-        (Value::Object(said), Value::Object(understood)) => {
-            for (key, value) in said {
-                let pointer = format!("{pointer}/{key}");
-                match understood.get(key) {
-                    Some(it) => lost(value, it, &pointer, found),
-                    None if value.is_null() => {}
-                    None => found.push(pointer),
-                }
-            }
-        }
-        (Value::Array(said), Value::Array(understood)) => {
-            for (index, (said, understood)) in said.iter().zip(understood).enumerate() {
-                lost(said, understood, &format!("{pointer}/{index}"), found);
-            }
-        }
-        (_, _) => {}
-    }
+fn gains_privileges(context: &SecurityContext) -> bool {
+    let added = context.capabilities.as_ref().and_then(|it| it.add.as_ref());
+    let admin = |it: &String| it == "SYS_ADMIN" || it == "CAP_SYS_ADMIN";
+    context.privileged == Some(true) || added.is_some_and(|it| it.iter().any(admin))
 }

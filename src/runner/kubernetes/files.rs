@@ -47,6 +47,8 @@ fn secret(request: &LaunchRequest<'_>, nonce: &str, pod_uid: &str, part: usize) 
         held.filter_map(|at| Some((file_key(at), ByteString(files.get(at)?.content.clone()))));
     let pod_name = naming::sandbox_name(&request.key);
     let mut secret = owned(part_name(&pod_name, nonce, part), &pod_name, pod_uid);
+    // Nobody watches what can't change. The gate may be taken back, which its node must hear of.
+    secret.immutable = (part > 0).then_some(true);
     secret.metadata.labels = Some(naming::labels(request));
     secret.data = Some(contents.collect::<BTreeMap<_, _>>());
     secret
@@ -66,8 +68,6 @@ fn owned(name: String, pod_name: &str, pod_uid: &str) -> Secret {
             }]),
             ..ObjectMeta::default()
         },
-        // Nobody watches what does not change.
-        immutable: Some(true),
         type_: Some("Opaque".to_owned()),
         ..Secret::default()
     }

@@ -77,7 +77,7 @@ fn list(name: &str, base: &mut Vec<Value>, patch: &[Value]) {
                 match meeting {
                     Meeting::Merged => {}
                     Meeting::KindOfPatch => {
-                        keep(it, |field| field == *key || item.get(field).is_some())
+                        keep(it, |field| field == *key || item.get(field).is_some());
                     }
                     Meeting::Replaced => keep(it, |_| false),
                 }
@@ -117,5 +117,121 @@ fn plain(name: &str, patch: &Value) -> Value {
             Value::Array(base)
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => patch.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn merged(base: Value, patch: Value) -> Value {
+        let mut base = base;
+        merge(&mut base, &patch);
+        base
+    }
+
+    #[test]
+    fn objects_are_merged_and_null_takes_away() {
+        for (base, patch, wanted) in [
+            (json!({"a": 1}), json!({"b": 2}), json!({"a": 1, "b": 2})),
+            (
+                json!({"a": {"b": 1, "c": 2}}),
+                json!({"a": {"c": 3}}),
+                json!({"a": {"b": 1, "c": 3}}),
+            ),
+            (json!({"a": {"b": 1, "c": 2}}), json!({"a": {"b": null}}), json!({"a": {"c": 2}})),
+            (json!({"a": 1}), json!({"a": null, "b": null}), json!({})),
+            // What is taken away where nothing is leaves nothing behind.
+            (json!({}), json!({"a": {"b": null, "c": [{"d": null}]}}), json!({"a": {"c": [{}]}})),
+            (json!({"a": 1}), json!({"a": {"b": 1}}), json!({"a": {"b": 1}})),
+            (json!({"a": {"b": 1}}), json!({"a": 1}), json!({"a": 1})),
+            (json!({"a": {"b": 1}}), json!({"a": {}}), json!({"a": {"b": 1}})),
+        ] {
+            assert_eq!(merged(base.clone(), patch.clone()), wanted, "{patch} over {base}");
+        }
+    }
+
+    #[test]
+    fn lists_of_named_things_are_merged_item_by_item() {
+        for (list, base, patch, wanted) in [
+            (
+                "containers",
+                json!([{"name": "a", "image": "x", "tty": true}, {"name": "b"}]),
+                json!([{"name": "c"}, {"name": "a", "image": "y", "tty": null}]),
+                json!([{"name": "a", "image": "y"}, {"name": "b"}, {"name": "c"}]),
+            ),
+            (
+                "initContainers",
+                json!([{"name": "a"}, {"name": "b"}]),
+                json!([{"name": "a", "$patch": "delete"}, {"name": "z", "$patch": "delete"}]),
+                json!([{"name": "b"}]),
+            ),
+            (
+                "volumes",
+                json!([{"name": "v", "emptyDir": {"medium": "Memory"}}, {"name": "w", "emptyDir": {"medium": "Memory"}}]),
+                json!([{"name": "v", "secret": {"secretName": "s"}}, {"name": "w", "emptyDir": {"sizeLimit": "1Gi"}}]),
+                json!([{"name": "v", "secret": {"secretName": "s"}}, {"name": "w", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}}]),
+            ),
+            (
+                "env",
+                json!([{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"fieldRef": {}}}]),
+                json!([{"name": "A", "valueFrom": {"fieldRef": {}}}, {"name": "B", "value": "2"}]),
+                json!([{"name": "A", "valueFrom": {"fieldRef": {}}}, {"name": "B", "value": "2"}]),
+            ),
+            (
+                "volumeMounts",
+                json!([{"mountPath": "/a", "name": "v"}, {"mountPath": "/b", "name": "v"}]),
+                json!([{"mountPath": "/a", "name": "w", "readOnly": true}, {"mountPath": "/c", "name": "v"}]),
+                json!([{"mountPath": "/a", "name": "w", "readOnly": true}, {"mountPath": "/b", "name": "v"}, {"mountPath": "/c", "name": "v"}]),
+            ),
+            (
+                "ports",
+                json!([{"containerPort": 53}, {"containerPort": 53, "protocol": "UDP"}]),
+                json!([{"containerPort": 53, "protocol": "UDP", "name": "dns"}, {"containerPort": 53, "protocol": "TCP", "name": "tcp"}]),
+                json!([{"containerPort": 53, "protocol": "TCP", "name": "tcp"}, {"containerPort": 53, "protocol": "UDP", "name": "dns"}]),
+            ),
+            (
+                "imagePullSecrets",
+                json!([{"name": "a"}]),
+                json!([{"name": "a"}, {"name": "b"}]),
+                json!([{"name": "a"}, {"name": "b"}]),
+            ),
+            (
+                "hostAliases",
+                json!([{"ip": "10.0.0.1", "hostnames": ["a", "b"]}]),
+                json!([{"ip": "10.0.0.1", "hostnames": ["c"]}, {"ip": "10.0.0.2"}]),
+                json!([{"ip": "10.0.0.1", "hostnames": ["c"]}, {"ip": "10.0.0.2"}]),
+            ),
+            ("finalizers", json!(["a"]), json!(["b", "a"]), json!(["a", "b"])),
+            // Replaced: nothing tells their items apart.
+            (
+                "tolerations",
+                json!([{"key": "a"}, {"key": "b"}]),
+                json!([{"key": "a", "x": null}]),
+                json!([{"key": "a"}]),
+            ),
+            ("args", json!(["a"]), json!([]), json!([])),
+            ("containers", json!([{"name": "a"}]), json!([]), json!([{"name": "a"}])),
+            ("containers", json!([{"name": "a"}]), json!(null), json!(null)),
+        ] {
+            let found = merged(json!({list: base}), json!({list: patch.clone()}));
+            assert_eq!(found[list], wanted, "{list}: {patch}");
+        }
+    }
+
+    #[test]
+    fn lists_within_items_follow_the_same_rules() {
+        let base = json!({"containers": [{"name": "a", "env": [{"name": "A", "value": "1"}], "args": ["x"]}]});
+        let patch = json!({"containers": [{"name": "a", "env": [{"name": "B", "value": "2"}], "args": ["y"]}]});
+        let wanted = json!({"containers": [{
+            "name": "a", "env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}], "args": ["y"],
+        }]});
+        assert_eq!(merged(base, patch), wanted);
+        // Also where there is nothing below.
+        let twice = json!({"containers": [{"name": "a", "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}]});
+        let wanted = json!({"containers": [{"name": "a", "env": [{"name": "A", "value": "2"}]}]});
+        assert_eq!(merged(json!({}), twice), wanted);
     }
 }

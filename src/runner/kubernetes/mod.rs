@@ -23,36 +23,37 @@ mod files;
 mod happenings;
 mod launch;
 mod logs;
+#[cfg(test)]
+mod manifests;
 mod merge;
 mod observe;
+mod removal;
 mod render;
 mod seen;
 mod session;
+mod typed;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
-use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::Api;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::Patch;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::convert::{FINALIZER, Rules};
+use self::convert::Rules;
 use self::errors::Fault;
-use self::files::ATTEMPT_KEY;
 use self::launch::{Launch, pause_until};
 use self::observe::{Context, Standing, standing};
 pub use self::render::render;
-use self::seen::{LABEL_KEPT, Role, Seen, State};
-use self::session::{CALL_TIMEOUT, Place, Session, now};
+use self::seen::{Role, Seen, State};
+use self::session::{Place, Session, now};
+pub use self::typed::check as check_pod_template;
 use super::{
     CollectRequest, Collected, Disposal, EngineId, EngineState, Handle, KillAck, KillMode,
     LaunchError, LaunchRequest, Launched, LogFrame, Observation, OutputSink, OwnedSandbox,
@@ -70,8 +71,6 @@ const HANDLE_VERSION: u32 = 1;
 const DEADLINE_SECONDS: i64 = 1;
 /// Beyond what a pod that is removed has to end, before its node is asked for.
 const NODE_PATIENCE: Duration = Duration::from_secs(10);
-/// How long the end of what is removed is waited for.
-const REMOVAL_PATIENCE: Duration = CALL_TIMEOUT;
 
 /// How to reach a cluster, and what to make of tasks there.
 #[derive(Debug, Clone)]
@@ -204,149 +203,6 @@ impl KubernetesRunner {
             Standing::Ended(report) => Observation::Exited { handle, report },
         }
     }
-
-    /// Whether somebody has made sure that a pod never starts.
-    async fn is_void(&self, seen: &Seen) -> Result<bool, RunnerError> {
-        let name = convert::gate_name(&seen.name, &seen.gate);
-        let secret = self
-            .session
-            .call(async |client| {
-                Api::<Secret>::namespaced(client, &seen.namespace).get_opt(&name).await
-            })
-            .await?;
-        let secret = secret.ok_or_else(|| {
-            RunnerError::Unavailable("its Secret has just been removed".to_owned())
-        })?;
-        Ok(!secret.data.unwrap_or_default().contains_key(ATTEMPT_KEY))
-    }
-
-    /// Sees to it that a pod that was not started never is. False: it has been told to start.
-    async fn make_void(&self, seen: &Seen) -> Result<bool, RunnerError> {
-        let secret = files::void_gate(&seen.name, &seen.gate, &seen.uid);
-        let made = self
-            .session
-            .call(async |client| {
-                let params = PostParams::default();
-                Api::<Secret>::namespaced(client, &seen.namespace).create(&params, &secret).await
-            })
-            .await;
-        match made {
-            Ok(_) => Ok(true),
-            Err(fault) if fault.already_exists() => self.is_void(seen).await,
-            Err(fault) => Err(fault.into()),
-        }
-    }
-
-    /// Asks for the removal of a pod, and says how it is then. None: there is none any more.
-    async fn delete(&self, seen: &Seen, grace: u32) -> Result<Option<Seen>, RunnerError> {
-        let params = DeleteParams::default().grace_period(grace).preconditions(Preconditions {
-            uid: Some(seen.uid.clone()),
-            ..Preconditions::default()
-        });
-        let call = self.session.call(async |client| {
-            Api::<Pod>::namespaced(client, &seen.namespace).delete(&seen.name, &params).await
-        });
-        let (deleted, ()) = tokio::join!(call, failpoints::in_flight(Point::RemoveInFlight));
-        match deleted {
-            Ok(answer) => Ok(answer.left().and_then(Seen::read)),
-            // Another one of this name is nobody's that was asked about.
-            Err(Fault::Status { code: 404 | 409, .. }) => Ok(None),
-            Err(fault) => Err(fault.into()),
-        }
-    }
-
-    async fn patch(
-        &self,
-        seen: &Seen,
-        patch: Patch<serde_json::Value>,
-    ) -> Result<Option<Seen>, RunnerError> {
-        let patched = self
-            .session
-            .call(async |client| {
-                let params = PatchParams::default();
-                Api::<Pod>::namespaced(client, &seen.namespace)
-                    .patch(&seen.name, &params, &patch)
-                    .await
-            })
-            .await;
-        match patched {
-            Ok(pod) => Ok(Seen::read(pod)),
-            // Another one of this name is nobody's that was asked about.
-            Err(Fault::Status { code: 404 | 409, .. }) => Ok(None),
-            Err(fault) => Err(fault.into()),
-        }
-    }
-
-    /// Lets go of a pod: nothing of it runs, and it is accounted for.
-    async fn release(&self, seen: &Seen) -> Result<(), RunnerError> {
-        let patch = json!({"metadata": {"uid": seen.uid, "finalizers": others(seen)}});
-        self.patch(seen, Patch::Merge(patch)).await.map(drop)
-    }
-
-    /// Removes a pod, whatever it does, and returns when it does nothing any more.
-    async fn remove(&self, seen: &Seen) -> Result<(), RunnerError> {
-        if seen.is_over() && seen.node.is_some() {
-            self.delete(seen, 0).await?;
-            return self.release(seen).await;
-        }
-        let place = Place { namespace: seen.namespace.clone(), pod: seen.name.clone() };
-        let mut watched = self.session.watch(&place);
-        let Some(asked) = self.delete(seen, 1).await? else { return Ok(()) };
-        let patience = Instant::now() + REMOVAL_PATIENCE;
-        let mut latest = Arc::new(asked);
-        while !latest.is_over() {
-            if self.lost_its_node(&latest).await {
-                break;
-            }
-            let ask_node = Instant::now() + NODE_PATIENCE;
-            // Of two deadlines the first one.
-            if timeout_at(patience.min(ask_node), watched.changed()).await.is_err()
-                && Instant::now() >= patience
-            {
-                return Err(RunnerError::Unavailable("its node has not ended it yet".to_owned()));
-            }
-            match watched.current() {
-                Some(now) if now.uid == seen.uid => latest = now,
-                _ => return Ok(()),
-            }
-        }
-        self.release(&latest).await
-    }
-
-    /// Whether a pod that should have ended can't say so any more, as its node is gone.
-    async fn lost_its_node(&self, seen: &Seen) -> bool {
-        let Some(node) = &seen.node else { return false };
-        let due = seen.deletion.is_some_and(|it| it.due_at < now());
-        // Without an answer nothing is known.
-        due && self.session.node_is_gone(node).await.unwrap_or(false)
-    }
-
-    async fn put_aside(&self, seen: &Seen) -> Result<(), RunnerError> {
-        match self.standing(seen) {
-            Standing::Ended(_) => {}
-            // Nothing of it is worth keeping, and it would wait for ever.
-            Standing::Waiting { .. } | Standing::Refused(_) => return self.remove(seen).await,
-            Standing::Running { .. } => {
-                let why = "it still runs and can't be put aside";
-                return Err(RunnerError::Unavailable(why.to_owned()));
-            }
-        }
-        let mut patch = json!({"metadata": {
-            "uid": seen.uid, "labels": {LABEL_KEPT: "true"}, "finalizers": others(seen),
-        }});
-        if !seen.is_over() {
-            // What ran beside the main container ends, and stays.
-            patch["spec"] = json!({"activeDeadlineSeconds": DEADLINE_SECONDS});
-        }
-        self.patch(seen, Patch::Merge(patch)).await?;
-        failpoints::at(Point::KeptRenamed);
-        Ok(())
-    }
-}
-
-/// Its finalizers without ours.
-fn others(seen: &Seen) -> Vec<&String> {
-    seen.finalizers.iter().filter(|it| *it != FINALIZER).collect()
 }
 
 impl Drop for KubernetesRunner {
@@ -380,13 +236,11 @@ impl Runner for KubernetesRunner {
         engine: &EngineId,
     ) -> Result<Observation, RunnerError> {
         self.session.with(engine)?;
-        match self.seen(key).await? {
-            Some(seen) => Ok(self.observation(engine, &seen)),
-            None => {
-                self.session.confirm(engine).await?;
-                Ok(Observation::Absent)
-            }
-        }
+        let Some(seen) = self.seen(key).await? else {
+            self.session.confirm(engine).await?;
+            return Ok(Observation::Absent);
+        };
+        Ok(self.observation(engine, &seen))
     }
 
     async fn adopt(
@@ -424,6 +278,15 @@ impl Runner for KubernetesRunner {
                         if self.lost_its_node(&seen).await =>
                     {
                         return Ok(observe::lost_with_node(&seen, now()));
+                    }
+                    Standing::Running { .. } if seen.is_dying() => {
+                        tokio::select! {
+                            ended = self.are_ended(&seen) => if ended {
+                                return Ok(observe::ended_by_deadline(&seen, now()));
+                            },
+                            () = watched.changed() => {}
+                        }
+                        Some(now())
                     }
                     Standing::Running { until, .. } => {
                         let ask_node = seen.deletion.map(|it| {

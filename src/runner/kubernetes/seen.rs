@@ -179,15 +179,25 @@ impl Seen {
     /// Nothing of it runs, and nothing will: it has ended, or never came to a node.
     pub(super) fn is_over(&self) -> bool {
         let all_ended = self.containers.iter().all(|it| matches!(it.state, State::Ended { .. }));
-        let none_runs = !self.containers.iter().any(|it| matches!(it.state, State::Running { .. }));
+        let none_runs = self.running().next().is_none();
+        let confirmed = self.deletion.is_some_and(|it| it.is_confirmed);
         match self.phase {
             Phase::Succeeded => true,
-            Phase::Failed => none_runs,
+            Phase::Failed => none_runs || confirmed,
             Phase::Pending if self.node.is_none() => true,
             // What never ran has no end to tell of.
-            Phase::Pending if self.deletion.is_some_and(|it| it.is_confirmed) => none_runs,
+            Phase::Pending if confirmed => none_runs,
             Phase::Pending | Phase::Running | Phase::Unknown => all_ended,
         }
+    }
+
+    /// Its node has given it up and is ending its containers. Older ones never say when they have.
+    pub(super) fn is_dying(&self) -> bool {
+        self.phase == Phase::Failed && self.running().next().is_some()
+    }
+
+    pub(super) fn running(&self) -> impl Iterator<Item = &Container> {
+        self.containers.iter().filter(|it| matches!(it.state, State::Running { .. }))
     }
 
     /// A container of it may have run.

@@ -350,6 +350,29 @@ async fn a_name_taken_by_somebody_else_is_not_touched() {
 }
 
 #[tokio::test]
+async fn a_container_that_the_engine_made_in_part_when_it_died_is_made_anew() {
+    run(Subject::docker(), |subject: Arc<Subject>| async move {
+        let attempt = subject.attempt(task("echo '{}' > $SUPERCARGO_OUTPUT", &[]));
+        // As it comes back: with its name and its labels, and without a volume.
+        let engine = docker(SOCKET.as_ref()).unwrap();
+        let options = bollard::query_parameters::CreateContainerOptionsBuilder::new()
+            .name(&naming::sandbox_name(&attempt.key))
+            .build();
+        let body = bollard::models::ContainerCreateBody {
+            image: Some("busybox:latest".to_owned()),
+            cmd: Some(vec!["false".to_owned()]),
+            labels: Some(naming::labels(&attempt.request()).into_iter().collect()),
+            ..Default::default()
+        };
+        let in_part = engine.create_container(Some(options), body).await.unwrap().id;
+        assert_eq!(output_of(&subject, &attempt).await, "");
+        let gone = engine.inspect_container(&in_part, None::<InspectContainerOptions>).await;
+        gone.unwrap_err();
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_graceful_kill_is_the_image_s_own_signal() {
     // The signal is the image's: one is committed for it.
     run(Subject::docker(), |subject: Arc<Subject>| async move {

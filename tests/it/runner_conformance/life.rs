@@ -113,7 +113,7 @@ pub(super) async fn a_dropped_wait_changes_nothing(subject: Arc<Subject>) {
 }
 
 pub(super) async fn a_graceful_kill_is_answered_by_the_task(subject: Arc<Subject>) {
-    let script = "trap 'exit 7' TERM; echo line 1; while :; do sleep 0.1; done";
+    let script = "trap 'echo it was told; exit 7' TERM; echo line 1; while :; do sleep 0.1; done";
     let fake = [("FAKE_RUN_FOR", "1h"), ("FAKE_ON_TERM", "7"), ("FAKE_LOG_LINES", "1")];
     let attempt = subject.attempt(task(script, &fake));
     let launched = attempt.launch(&*subject.runner).await;
@@ -123,7 +123,15 @@ pub(super) async fn a_graceful_kill_is_answered_by_the_task(subject: Arc<Subject
     .await;
     let ack = subject.runner.kill(&attempt.key, KillMode::Graceful).await.unwrap();
     assert_eq!(ack, KillAck::Sent);
-    assert_eq!(attempt.exit_code(&*subject.runner, &launched.handle).await, Some(7));
+    let code = attempt.exit_code(&*subject.runner, &launched.handle).await;
+    if subject.is_kubernetes() {
+        // Older nodes don't hand on the code of a pod that was stopped by its deadline.
+        assert!(matches!(code, Some(7) | None), "{code:?}");
+        let said = text(&log(&*subject.runner, &launched.handle, None, false).await);
+        assert_eq!(said, "line 1\nit was told\n");
+    } else {
+        assert_eq!(code, Some(7));
+    }
 }
 
 pub(super) async fn a_task_may_ignore_the_graceful_kill_and_not_the_other(subject: Arc<Subject>) {
@@ -139,7 +147,8 @@ pub(super) async fn a_task_may_ignore_the_graceful_kill_and_not_the_other(subjec
     let observed = subject.runner.inspect(&attempt.key, &attempt.engine).await.unwrap();
     assert!(matches!(observed, Observation::Running { .. }), "{observed:?}");
     assert_eq!(subject.runner.kill(&attempt.key, KillMode::Force).await.unwrap(), KillAck::Sent);
-    assert_eq!(attempt.exit_code(&*subject.runner, &launched.handle).await, Some(137));
+    let code = attempt.exit_code(&*subject.runner, &launched.handle).await;
+    assert!(code == Some(137) || (subject.is_kubernetes() && code.is_none()), "{code:?}");
 }
 
 pub(super) async fn a_kill_of_what_does_not_run_says_so(subject: Arc<Subject>) {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 const MASK: &str = "***";
 /// Parts of names whose values nobody else should read.
 const SECRET: [&str; 8] =
@@ -9,12 +11,32 @@ const SECRET: [&str; 8] =
 
 pub(super) fn environment(env: &mut BTreeMap<String, String>) {
     for (name, value) in env.iter_mut() {
-        let name = name.to_ascii_uppercase();
-        if SECRET.iter().any(|it| name.contains(it)) {
-            MASK.clone_into(value);
-        } else if let Some(masked) = without_password(value) {
-            *value = masked;
+        variable(name, value);
+    }
+}
+
+/// In the containers of a pod: what came of a template was not in the task's environment.
+pub(super) fn pod(pod: &mut Value) {
+    for kind in ["initContainers", "containers"] {
+        let containers = pod.pointer_mut(&format!("/spec/{kind}")).and_then(Value::as_array_mut);
+        for it in containers.into_iter().flatten() {
+            let env = it.get_mut("env").and_then(Value::as_array_mut);
+            for it in env.into_iter().flatten() {
+                let name = it["name"].as_str().unwrap_or_default().to_owned();
+                if let Some(Value::String(value)) = it.get_mut("value") {
+                    variable(&name, value);
+                }
+            }
         }
+    }
+}
+
+fn variable(name: &str, value: &mut String) {
+    let name = name.to_ascii_uppercase();
+    if SECRET.iter().any(|it| name.contains(it)) {
+        MASK.clone_into(value);
+    } else if let Some(masked) = without_password(value) {
+        *value = masked;
     }
 }
 
@@ -46,6 +68,23 @@ mod tests {
             let mut env = [(name.to_owned(), value.to_owned())].into_iter().collect();
             environment(&mut env);
             assert_eq!(env[name], shown, "{name}");
+            let one = serde_json::json!([{"name": "c", "env": [{"name": name, "value": value}]}]);
+            let mut manifest =
+                serde_json::json!({"spec": {"containers": one, "initContainers": one}});
+            pod(&mut manifest);
+            for kind in ["containers", "initContainers"] {
+                assert_eq!(manifest["spec"][kind][0]["env"][0]["value"], shown, "{name}");
+            }
         }
+    }
+
+    #[test]
+    fn a_reference_is_no_secret() {
+        let env =
+            serde_json::json!([{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s"}}}]);
+        let mut manifest = serde_json::json!({"spec": {"containers": [{"name": "c", "env": env}]}});
+        let before = manifest.clone();
+        pod(&mut manifest);
+        assert_eq!(manifest, before);
     }
 }

@@ -18,10 +18,10 @@ use crate::domain::spec;
 pub(in crate::api) struct RenderedTask {
     #[schema(examples("local"))]
     target: String,
-    /// `docker` or `simulated`.
+    /// `docker`, `kubernetes` or `simulated`.
     #[schema(examples("docker"))]
     kind: &'static str,
-    /// Of the container. The id in it is a placeholder, as each attempt has its own.
+    /// Of the container or pod. The id in it is a placeholder, as each attempt has its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(examples("sc-5f3a9c1e-00000000000070008000000000000000"))]
     name: Option<String>,
@@ -30,6 +30,16 @@ pub(in crate::api) struct RenderedTask {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>, examples(json!({"Image": "busybox:latest", "Cmd": ["echo", "hello"]})))]
     create: Option<Value>,
+    /// Kubernetes: the pod, from all its templates and the task. Ids are placeholders, and what looks like a secret
+    /// in the environment is `***`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>, examples(json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "main", "image": "busybox:latest"}]}})))]
+    pod: Option<Value>,
+    /// Kubernetes: the Secrets of the pod, in the order in which they are made. The last one starts
+    /// it. The contents of files are `***`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>, required = false, examples(json!([{"apiVersion": "v1", "kind": "Secret", "stringData": {"attempt": "1"}}])))]
+    secrets: Vec<Value>,
     /// Simulated: what it would do.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>, examples(json!({"exit_code": 0, "run_for": "300ms", "log_lines": 3})))]
@@ -42,7 +52,7 @@ pub(in crate::api) struct RenderedTask {
 /// Render a task
 ///
 /// Reads a task document as a submit does and answers with exactly what its target would get: for Docker the
-/// body of the create call. Nothing is launched or stored, and no engine is asked.
+/// body of the create call, for Kubernetes the pod and its Secrets. Nothing is launched or stored, and no engine is asked.
 #[utoipa::path(
     post,
     path = "/api/v1/render",
@@ -73,6 +83,8 @@ pub(in crate::api) async fn render_task(
         kind: "",
         name: None,
         create: None,
+        pod: None,
+        secrets: Vec::new(),
         simulated: None,
         files,
     };
@@ -80,6 +92,15 @@ pub(in crate::api) async fn render_task(
         Some(Rendering::Docker { name, create }) => {
             rendered.kind = "docker";
             (rendered.name, rendered.create) = (Some(name), Some(create));
+        }
+        Some(Rendering::Kubernetes { name, mut pod, secrets }) => {
+            mask::pod(&mut pod);
+            rendered.kind = "kubernetes";
+            (rendered.name, rendered.pod, rendered.secrets) = (Some(name), Some(pod), secrets);
+        }
+        Some(Rendering::Refused(why)) => {
+            let fault = spec::Fault::new("", "unsupported", why);
+            return Err(Problem::faults(ProblemKind::SpecInvalid, &[fault]));
         }
         Some(Rendering::Simulated(script)) => {
             rendered.kind = "simulated";

@@ -34,7 +34,7 @@ pub(in crate::api) struct TaskSpec {
     /// The directory that the command starts in, absolute. Default: that of the image.
     #[schema(required = false, examples("/"))]
     workdir: String,
-    /// `uid`, `uid:gid` or a name. Default: that of the image.
+    /// `uid`, `uid:gid` or a name, which Kubernetes can't look up. Default: that of the image.
     #[schema(required = false, examples("1000"))]
     user: String,
     #[schema(required = false)]
@@ -88,6 +88,37 @@ pub(in crate::api) struct TaskSpec {
     /// What vendors add to it; `TRACESTATE` in the container.
     #[schema(required = false, examples("congo=t61rcWkgMzE"))]
     tracestate: String,
+    #[schema(required = false)]
+    kubernetes: Kubernetes,
+}
+
+/// What is for targets of kind kubernetes alone. Others pass it over.
+#[derive(ToSchema)]
+pub(in crate::api) struct Kubernetes {
+    /// One of those that the target names. Default: its own.
+    #[schema(
+        required = false,
+        max_length = 63,
+        pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        examples("etl")
+    )]
+    namespace: String,
+    /// The account that the pod runs as. Its token is mounted, too. Default: that of the namespace, without a token.
+    #[schema(
+        required = false,
+        max_length = 253,
+        pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        examples("etl")
+    )]
+    service_account: String,
+    /// A `Pod` with `metadata` and `spec`, merged as Kubernetes merges (lists of containers, volumes and variables by
+    /// name; null takes a field away): over the target's own, under the other fields of the task. The container
+    /// `main` is the task.
+    #[schema(value_type = Object, required = false, examples(json!({"spec": {"nodeSelector": {"disk": "ssd"}}})))]
+    pod_template: serde_json::Value,
+    /// Refuse a target of another kind.
+    #[schema(required = false, default = false)]
+    strict: bool,
 }
 
 /// What a submit means whose `run_key` is known. `attach_if_active`: the task that lives or succeeded; one that
@@ -180,7 +211,7 @@ pub(in crate::api) struct Resources {
     /// Bytes, in Kubernetes form: `256Mi`, `1Gi`.
     #[schema(required = false)]
     memory: Memory,
-    /// Processes and threads.
+    /// Processes and threads. Not on Kubernetes.
     #[schema(required = false, minimum = 1, examples(200))]
     pids: u32,
 }
@@ -227,6 +258,14 @@ pub(in crate::api) struct Timeouts {
     /// From submit until a worker takes the task. Default: as long as it takes.
     #[schema(required = false, pattern = "^([0-9]+(ms|s|m|h|d))+$", examples("1h"))]
     queue: String,
+    /// Until there is a node for the pod. Engines that place nothing pass it over.
+    #[schema(
+        required = false,
+        default = "10m",
+        pattern = "^([0-9]+(ms|s|m|h|d))+$",
+        examples("10m")
+    )]
+    schedule: String,
     #[schema(
         required = false,
         default = "10m",

@@ -122,6 +122,9 @@ fn ended(seen: &Seen, context: Context<'_>) -> Option<ExitReport> {
             .unwrap_or((Reason::InitFailed, failed.message));
         return Some(report(disrupted(reason, message, None), failed.finished_at));
     }
+    if seen.is_dying() {
+        return None;
+    }
     let is_final = matches!(seen.phase, Phase::Failed | Phase::Succeeded);
     let is_deleted = seen.deletion.is_some() && seen.is_over();
     if !is_final && !is_deleted {
@@ -219,6 +222,17 @@ fn put_out(
         ));
     }
     Some((Reason::DeletedExternally, "the pod was deleted by somebody else".to_owned()))
+}
+
+/// What older nodes leave of a pod that was stopped by its deadline: how it ended is not told.
+pub(super) fn ended_by_deadline(seen: &Seen, now: Timestamp) -> ExitReport {
+    let message = "ended by the deadline of its pod (activeDeadlineSeconds)".to_owned();
+    ExitReport {
+        status: disrupted(Reason::Timeout, message, None),
+        started_at: started_at(seen),
+        finished_at: Some(now),
+        unwatched: false,
+    }
 }
 
 /// What a lost node leaves: nobody will ever say how it ended.
@@ -396,7 +410,7 @@ fn hopeless(
         }
         // Our own Secret comes right behind the pod.
         "CreateContainerConfigError" if message.contains(&gate_name(seen)) => None,
-        "CreateContainerConfigError" if message.contains("non-root") || settled => {
+        "CreateContainerConfigError" if message.contains("runAsNonRoot") || settled => {
             failure(Reason::CreateConfigError)
         }
         "CreateContainerError" if is_busy(message) => {
@@ -497,3 +511,6 @@ fn start_code(code: i32, message: &str) -> i32 {
 fn later(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(Timestamp::MAX)
 }
+
+#[cfg(test)]
+mod tests;

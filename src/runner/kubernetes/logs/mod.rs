@@ -81,6 +81,37 @@ pub(super) fn read(
     .boxed()
 }
 
+/// Resolves when the container has ended, as the log that is followed ends then: true. False: who followed it
+/// was cut off, or there is nothing to follow.
+pub(super) async fn until_the_end(
+    client: &Client,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+) -> bool {
+    let params = LogParams {
+        container: Some(container.to_owned()),
+        follow: true,
+        tail_lines: Some(0),
+        ..LogParams::default()
+    };
+    let Ok(request) =
+        Request::new(format!("/api/v1/namespaces/{namespace}/pods")).logs(pod, &params)
+    else {
+        return false;
+    };
+    let Ok(body) = client.request_stream(request).await else { return false };
+    let mut body = std::pin::pin!(body);
+    loop {
+        let taken = match body.fill_buf().await {
+            Ok([]) => return true,
+            Ok(bytes) => bytes.len(),
+            Err(_) => return false,
+        };
+        body.consume_unpin(taken);
+    }
+}
+
 enum State {
     Closed(Box<Source>, Part),
     Open(Box<Reader>),

@@ -1,0 +1,3 @@
+//! What needs a cluster and no service: the one that `KUBECONFIG` names.
+
+mod manifests;
