@@ -1,5 +1,6 @@
 //! What the API needs of others: to serve logs and files, and to say what a target would get.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use crate::store;
 /// Reads stored logs.
 #[async_trait::async_trait]
 pub trait LogSource: Send + Sync {
-    /// The bytes of a log's text from byte `offset` on: of one attempt, or of the latest. With `follow` it
+    /// The bytes of the text of the main container's log from byte `offset` on: of one attempt, or of the latest. With `follow` it
     /// ends when the task has, and goes on into the next attempt where none was named.
     fn stream(
         &self,
@@ -25,29 +26,55 @@ pub trait LogSource: Send + Sync {
         follow: bool,
     ) -> BoxStream<'static, Result<Bytes, store::Error>>;
 
-    /// The frames of a log from there on. A block belongs to one attempt, and follows the one before.
+    /// The frames of the log of a container from there on. A block belongs to one attempt, and follows the one
+    /// before.
     fn blocks(
         &self,
         task: TaskId,
+        container: &str,
         from: LogPlace,
         follow: Follow,
     ) -> BoxStream<'static, Result<LogBlock, store::Error>>;
+
+    /// The frames of the logs of all containers by their time, as far as they are there. Each log begins at
+    /// its offset, or at its beginning.
+    fn merged(
+        &self,
+        task: TaskId,
+        attempt: AttemptNo,
+        offsets: BTreeMap<String, u64>,
+        follow: Follow,
+    ) -> BoxStream<'static, Result<LogBlock, store::Error>>;
+
+    /// The containers of an attempt that have a log. One that still runs may get more.
+    async fn containers(
+        &self,
+        task: TaskId,
+        attempt: AttemptNo,
+    ) -> Result<Vec<String>, store::Error>;
 
     /// The block of frames that ends right before a place, or before the end if the log is shorter.
     async fn block_before(
         &self,
         task: TaskId,
+        container: &str,
         place: LogPlace,
     ) -> Result<Option<LogBlock>, store::Error>;
 
     /// How many bytes of the log of an attempt there are now.
-    async fn length(&self, task: TaskId, attempt: AttemptNo) -> Result<u64, store::Error>;
+    async fn length(
+        &self,
+        task: TaskId,
+        container: &str,
+        attempt: AttemptNo,
+    ) -> Result<u64, store::Error>;
 
     /// An offset before the first frame of this time (nanoseconds since the epoch) or later, and not by
     /// much; the length of the log where there is no such frame.
     async fn offset_since(
         &self,
         task: TaskId,
+        container: &str,
         attempt: AttemptNo,
         since: i64,
     ) -> Result<u64, store::Error>;

@@ -58,6 +58,7 @@ kinds! {
     NotFound "not_found" NOT_FOUND "There is nothing at this path";
     TaskNotFound "task_not_found" NOT_FOUND "There is no such task";
     AttemptNotFound "attempt_not_found" NOT_FOUND "The task has no such attempt";
+    ContainerNotFound "container_not_found" NOT_FOUND "The attempt has no log of such a container";
     TokenNotFound "token_not_found" NOT_FOUND "There is no such token";
     TargetNotFound "target_not_found" NOT_FOUND "There is no such target";
     OutputNotFound "output_not_found" NOT_FOUND "The task has no such output";

@@ -1,5 +1,6 @@
 //! What the API asks for, answered by the modules that have it.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use async_trait::async_trait;
@@ -29,31 +30,57 @@ impl LogSource for LogReader {
     fn blocks(
         &self,
         task: TaskId,
+        container: &str,
         from: LogPlace,
         follow: Follow,
     ) -> BoxStream<'static, Result<LogBlock, store::Error>> {
-        Self::blocks(self, task, from, follow)
+        Self::blocks(self, task, container, from, follow)
+    }
+
+    fn merged(
+        &self,
+        task: TaskId,
+        attempt: AttemptNo,
+        offsets: BTreeMap<String, u64>,
+        follow: Follow,
+    ) -> BoxStream<'static, Result<LogBlock, store::Error>> {
+        Self::merged(self, task, attempt, offsets, follow)
+    }
+
+    async fn containers(
+        &self,
+        task: TaskId,
+        attempt: AttemptNo,
+    ) -> Result<Vec<String>, store::Error> {
+        Self::containers(self, task, attempt).await
     }
 
     async fn block_before(
         &self,
         task: TaskId,
+        container: &str,
         place: LogPlace,
     ) -> Result<Option<LogBlock>, store::Error> {
-        Self::block_before(self, task, place).await
+        Self::block_before(self, task, container, place).await
     }
 
-    async fn length(&self, task: TaskId, attempt: AttemptNo) -> Result<u64, store::Error> {
-        Self::length(self, task, attempt).await
+    async fn length(
+        &self,
+        task: TaskId,
+        container: &str,
+        attempt: AttemptNo,
+    ) -> Result<u64, store::Error> {
+        Self::length(self, task, container, attempt).await
     }
 
     async fn offset_since(
         &self,
         task: TaskId,
+        container: &str,
         attempt: AttemptNo,
         since: i64,
     ) -> Result<u64, store::Error> {
-        Self::offset_since(self, task, attempt, since).await
+        Self::offset_since(self, task, container, attempt, since).await
     }
 }
 

@@ -20,6 +20,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i64).range(1..))]
     attempt: Option<i64>,
 
+    /// Of this container, or '*' for all of them, each line with the name of its container [default: main]
+    #[arg(long, value_name = "NAME|*")]
+    container: Option<String>,
+
     /// Only what went to this stream
     #[arg(long, value_name = "stdout|stderr")]
     stream: Option<String>,
@@ -44,14 +48,17 @@ impl Args {
     fn selection(&self) -> Selection {
         let filters = [("stream", &self.stream), ("since", &self.since), ("grep", &self.grep)];
         let filters = filters.into_iter().filter_map(|(name, it)| Some((name, it.clone()?)));
-        Selection { filters: filters.collect(), tail: self.tail }
+        let container = self.container.clone();
+        Selection { filters: filters.collect(), tail: self.tail, container }
     }
 }
 
 pub(crate) async fn run(client: &mut Client, args: Args) -> anyhow::Result<Exit> {
     let attempt = match args.attempt {
         // Followed, an attempt is read to its end before the next one begins.
-        None if args.follow => Some(client.task(&args.id).await?.latest_attempt()),
+        None if args.follow && !args.selection().is_of_several() => {
+            Some(client.task(&args.id).await?.latest_attempt())
+        }
         attempt => attempt,
     };
     let mut follower = Follower::new(&args.id, attempt).selecting(args.selection());

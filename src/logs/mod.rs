@@ -5,6 +5,7 @@
 
 pub mod chunk;
 mod intake;
+mod merged;
 mod pace;
 pub mod pump;
 pub mod reader;

@@ -3,13 +3,14 @@
 //! A reader asks for more when it is ready for more: a slow one holds nothing up and loses nothing. It has
 //! one chunk of frames in memory, and a few that are packed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
+use super::merged::Merged;
 use super::{MAIN_CONTAINER, chunk};
 use crate::domain::log::{Follow, LogBlock, LogFrame, LogPlace, LogStream};
 use crate::ids::{AttemptNo, TaskId};
@@ -19,7 +20,7 @@ use crate::wake::{Subscription, Wake};
 /// Chunks per query.
 const AT_ONCE: i64 = 8;
 /// Between looks where no wake-up comes, as from another process without notifications.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Reads logs from the store.
 #[derive(Debug, Clone)]
@@ -33,7 +34,7 @@ impl LogReader {
         Self { store, wake }
     }
 
-    /// The bytes of a log from `offset` on, of one attempt or of the latest. Followed, it goes on as the log
+    /// The bytes of the log of the main container from `offset` on, of one attempt or of the latest. Followed, it goes on as the log
     /// grows and ends with the task; where no attempt was named, it goes over to the next one.
     pub fn stream(
         &self,
@@ -47,35 +48,52 @@ impl LogReader {
             (true, Some(_)) => Follow::Attempt,
             (true, None) => Follow::Task,
         };
-        self.read(task, attempt, offset, follow).map_ok(|it| text(&it)).boxed()
+        self.read(task, MAIN_CONTAINER, attempt, offset, follow).map_ok(|it| text(&it)).boxed()
     }
 
-    /// The frames of a log from there on.
+    /// The frames of the log of a container from there on.
     pub fn blocks(
         &self,
         task: TaskId,
+        container: &str,
         from: LogPlace,
         follow: Follow,
     ) -> BoxStream<'static, Result<LogBlock, Error>> {
-        self.read(task, Some(from.attempt), from.offset, follow)
+        self.read(task, container, Some(from.attempt), from.offset, follow)
+    }
+
+    /// The frames of the logs of all containers of an attempt, by their time as far as they are there:
+    /// whoever follows gets what comes as it comes. Each log begins at its offset, or at its beginning.
+    pub fn merged(
+        &self,
+        task: TaskId,
+        attempt: AttemptNo,
+        offsets: BTreeMap<String, u64>,
+        follow: Follow,
+    ) -> BoxStream<'static, Result<LogBlock, Error>> {
+        let subscription = (follow != Follow::No).then(|| self.wake.subscribe(task));
+        let store = Arc::clone(&self.store);
+        Merged::new(store, task, attempt, offsets, follow, subscription).stream()
+    }
+
+    /// The containers of an attempt that have a log, as far as is known: one that still runs may get more.
+    pub async fn containers(&self, task: TaskId, attempt: AttemptNo) -> Result<Vec<String>, Error> {
+        self.store.log_containers(task, attempt).await
     }
 
     fn read(
         &self,
         task: TaskId,
+        container: &str,
         attempt: Option<AttemptNo>,
         offset: u64,
         follow: Follow,
     ) -> BoxStream<'static, Result<LogBlock, Error>> {
         let cursor = Cursor {
-            store: Arc::clone(&self.store),
+            chunks: Chunks::new(Arc::clone(&self.store), task, container.into(), offset),
             subscription: (follow != Follow::No).then(|| self.wake.subscribe(task)),
-            task,
             attempt,
             goes_over: follow == Follow::Task,
-            offset: signed(offset),
-            seq: 0,
-            packed: VecDeque::new(),
             done: false,
         };
         stream::try_unfold(cursor, |mut cursor| async move {
@@ -88,10 +106,11 @@ impl LogReader {
     pub async fn block_before(
         &self,
         task: TaskId,
+        container: &str,
         place: LogPlace,
     ) -> Result<Option<LogBlock>, Error> {
         let before = signed(place.offset);
-        let chunk = self.store.chunk_before(task, place.attempt, MAIN_CONTAINER, before).await?;
+        let chunk = self.store.chunk_before(task, place.attempt, container, before).await?;
         let Some(chunk) = chunk else { return Ok(None) };
         let mut frames = unpack(&chunk)?;
         let mut most = usize::try_from(before - chunk.byte_offset).unwrap_or(usize::MAX);
@@ -101,28 +120,34 @@ impl LogReader {
             !it.bytes.is_empty()
         });
         let place = LogPlace { offset: unsigned(chunk.byte_offset), ..place };
-        Ok(Some(LogBlock { place, frames }))
+        Ok(Some(LogBlock { container: container.into(), place, frames }))
     }
 
     /// How many bytes of the log of an attempt there are now.
-    pub async fn length(&self, task: TaskId, attempt: AttemptNo) -> Result<u64, Error> {
-        Ok(unsigned(self.store.log_length(task, attempt, MAIN_CONTAINER).await?))
+    pub async fn length(
+        &self,
+        task: TaskId,
+        container: &str,
+        attempt: AttemptNo,
+    ) -> Result<u64, Error> {
+        Ok(unsigned(self.store.log_length(task, attempt, container).await?))
     }
 
     /// Where the first chunk begins that has a frame of this time or later.
     pub async fn offset_since(
         &self,
         task: TaskId,
+        container: &str,
         attempt: AttemptNo,
         since: i64,
     ) -> Result<u64, Error> {
-        match self.store.log_offset_since(task, attempt, MAIN_CONTAINER, since).await? {
+        match self.store.log_offset_since(task, attempt, container, since).await? {
             Some(offset) => Ok(unsigned(offset)),
-            None => self.length(task, attempt).await,
+            None => self.length(task, container, attempt).await,
         }
     }
 
-    /// All of stdout, if it is not more than `limit` bytes.
+    /// All of the stdout of the main container, if it is not more than `limit` bytes.
     pub async fn whole_stdout(
         &self,
         task: TaskId,
@@ -130,7 +155,7 @@ impl LogReader {
         limit: usize,
     ) -> Result<Option<Vec<u8>>, Error> {
         let from = LogPlace { attempt: attempt_no, offset: 0 };
-        let mut blocks = self.blocks(task, from, Follow::No);
+        let mut blocks = self.blocks(task, MAIN_CONTAINER, from, Follow::No);
         let mut text = Vec::new();
         while let Some(block) = blocks.try_next().await? {
             for frame in block.frames.iter().filter(|it| it.stream == LogStream::Stdout) {
@@ -165,64 +190,39 @@ fn text(block: &LogBlock) -> Bytes {
     text.freeze()
 }
 
-struct Cursor {
-    store: Arc<dyn Ledger>,
-    subscription: Option<Subscription>,
-    task: TaskId,
-    /// None until the latest one is known.
-    attempt: Option<AttemptNo>,
-    goes_over: bool,
-    offset: i64,
+/// The chunks of one log, one after the other.
+pub(super) struct Chunks {
+    pub(super) store: Arc<dyn Ledger>,
+    pub(super) task: TaskId,
+    pub(super) container: Arc<str>,
+    /// Of the next byte that is wanted.
+    pub(super) offset: i64,
     /// The next chunk to look for.
     seq: i32,
     packed: VecDeque<StoredChunk>,
-    done: bool,
 }
 
-impl Cursor {
-    async fn next(&mut self) -> Result<Option<LogBlock>, Error> {
-        loop {
-            if let Some(block) = self.unpack_next()? {
-                return Ok(Some(block));
-            }
-            if self.done {
-                return Ok(None);
-            }
-            // The state first, the chunks then: what an ended attempt wrote is all there.
-            let task = if self.subscription.is_some() || self.attempt.is_none() {
-                self.store.find_task(self.task).await?
-            } else {
-                None
-            };
-            let Some(attempt) = self.attempt.or(task.as_ref().map(|it| it.attempt_no)) else {
-                return Ok(None);
-            };
-            self.attempt = Some(attempt);
-            if self.fill(attempt).await? {
-                continue;
-            }
-            match (&mut self.subscription, task) {
-                (Some(_), Some(task)) if task.attempt_no > attempt && self.goes_over => {
-                    self.attempt = Some(attempt.next());
-                    self.offset = 0;
-                    self.seq = 0;
-                }
-                (Some(subscription), Some(task))
-                    if !task.state.is_terminal() && task.attempt_no == attempt =>
-                {
-                    // Elapsed or changed: either way it is time to look.
-                    let _ = tokio::time::timeout(LOOK_AGAIN, subscription.changed()).await;
-                }
-                _ => self.done = true,
-            }
-        }
+impl Chunks {
+    pub(super) fn new(
+        store: Arc<dyn Ledger>,
+        task: TaskId,
+        container: Arc<str>,
+        offset: u64,
+    ) -> Self {
+        Self { store, task, container, offset: signed(offset), seq: 0, packed: VecDeque::new() }
     }
 
-    /// Reads the next chunks. False: there are none.
-    async fn fill(&mut self, attempt: AttemptNo) -> Result<bool, Error> {
+    /// The next attempt has a log of its own.
+    fn begin_again(&mut self) {
+        self.offset = 0;
+        self.seq = 0;
+    }
+
+    /// Reads the next chunks, at most so many. False: there are none.
+    pub(super) async fn fill(&mut self, attempt: AttemptNo, at_once: i64) -> Result<bool, Error> {
         let chunks = self
             .store
-            .chunks_from(self.task, attempt, MAIN_CONTAINER, self.seq, self.offset, AT_ONCE)
+            .chunks_from(self.task, attempt, &self.container, self.seq, self.offset, at_once)
             .await?;
         if let Some(last) = chunks.last() {
             self.seq = last.seq + 1;
@@ -231,10 +231,8 @@ impl Cursor {
         Ok(!self.packed.is_empty())
     }
 
-    fn unpack_next(&mut self) -> Result<Option<LogBlock>, Error> {
-        let (Some(chunk), Some(attempt)) = (self.packed.pop_front(), self.attempt) else {
-            return Ok(None);
-        };
+    pub(super) fn unpack_next(&mut self, attempt: AttemptNo) -> Result<Option<LogBlock>, Error> {
+        let Some(chunk) = self.packed.pop_front() else { return Ok(None) };
         let mut frames = unpack(&chunk)?;
         // Only the first chunk may begin before what is wanted.
         let mut skip = usize::try_from(self.offset - chunk.byte_offset).unwrap_or_default();
@@ -246,6 +244,57 @@ impl Cursor {
         });
         let offset = self.offset.max(chunk.byte_offset);
         self.offset = chunk.byte_offset + i64::from(chunk.byte_len);
-        Ok(Some(LogBlock { place: LogPlace { attempt, offset: unsigned(offset) }, frames }))
+        let place = LogPlace { attempt, offset: unsigned(offset) };
+        Ok(Some(LogBlock { container: Arc::clone(&self.container), place, frames }))
+    }
+}
+
+struct Cursor {
+    chunks: Chunks,
+    subscription: Option<Subscription>,
+    /// None until the latest one is known.
+    attempt: Option<AttemptNo>,
+    goes_over: bool,
+    done: bool,
+}
+
+impl Cursor {
+    async fn next(&mut self) -> Result<Option<LogBlock>, Error> {
+        loop {
+            if let Some(attempt) = self.attempt
+                && let Some(block) = self.chunks.unpack_next(attempt)?
+            {
+                return Ok(Some(block));
+            }
+            if self.done {
+                return Ok(None);
+            }
+            // The state first, the chunks then: what an ended attempt wrote is all there.
+            let task = if self.subscription.is_some() || self.attempt.is_none() {
+                self.chunks.store.find_task(self.chunks.task).await?
+            } else {
+                None
+            };
+            let Some(attempt) = self.attempt.or(task.as_ref().map(|it| it.attempt_no)) else {
+                return Ok(None);
+            };
+            self.attempt = Some(attempt);
+            if self.chunks.fill(attempt, AT_ONCE).await? {
+                continue;
+            }
+            match (&mut self.subscription, task) {
+                (Some(_), Some(task)) if task.attempt_no > attempt && self.goes_over => {
+                    self.attempt = Some(attempt.next());
+                    self.chunks.begin_again();
+                }
+                (Some(subscription), Some(task))
+                    if !task.state.is_terminal() && task.attempt_no == attempt =>
+                {
+                    // Elapsed or changed: either way it is time to look.
+                    let _ = tokio::time::timeout(LOOK_AGAIN, subscription.changed()).await;
+                }
+                _ => self.done = true,
+            }
+        }
     }
 }

@@ -202,6 +202,13 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
         since: i64,
     ) -> Result<Option<i64>, Error>;
 
+    /// The containers of an attempt whose logs are stored, or known to be empty.
+    async fn log_containers(
+        &self,
+        task: TaskId,
+        attempt_no: AttemptNo,
+    ) -> Result<Vec<String>, Error>;
+
     /// Whether the store answers.
     async fn ping(&self) -> Result<(), Error>;
 
@@ -268,6 +275,7 @@ hand_on! {
     log_offset_since(
         task: TaskId, attempt_no: AttemptNo, container: &str, since: i64
     ) -> Option<i64>;
+    log_containers(task: TaskId, attempt_no: AttemptNo) -> Vec<String>;
     ping() -> ();
     queued_with_deadline(limit: i64) -> Vec<QueuedTask>;
     expire_queued(tasks: &[TaskId], outcome: &Outcome, now: Timestamp) -> usize;

@@ -127,6 +127,35 @@ impl Store {
         Ok(LogPosition { next_seq: row.next_seq, bytes: row.bytes, last_at: row.last_at })
     }
 
+    /// The containers of an attempt whose logs are stored, or known to be empty.
+    pub async fn log_containers(
+        &self,
+        task: TaskId,
+        attempt_no: AttemptNo,
+    ) -> Result<Vec<String>, Error> {
+        // From one container to the next over the index: there may be many chunks.
+        Ok(sqlx::query_scalar!(
+            r#"with recursive stored as (
+                 (select container from log_chunks where task_id = $1 and attempt_no = $2
+                  order by container limit 1)
+                 union all
+                 select (select c.container from log_chunks c
+                         where c.task_id = $1 and c.attempt_no = $2 and c.container > s.container
+                         order by c.container limit 1)
+                 from stored s where s.container is not null
+               )
+               select container as "container!" from stored where container is not null
+               union
+               select json_object_keys(log) from attempts
+               where task_id = $1 and attempt_no = $2 and log is not null
+               order by 1"#,
+            task.uuid(),
+            attempt_no.0,
+        )
+        .fetch_all(&self.pool)
+        .await?)
+    }
+
     /// The chunks from number `seq` on that hold bytes from `from` on, in order, at most `limit` of them.
     pub async fn chunks_from(
         &self,

@@ -98,8 +98,8 @@ fn quality(ranges: &[&str], format: Format) -> f32 {
 pub(in crate::api) struct LogLine<'a> {
     #[schema(value_type = String, examples("stdout"))]
     stream: &'static str,
-    #[schema(examples("main"))]
-    container: &'static str,
+    #[schema(value_type = String, examples("main"))]
+    container: &'a str,
     /// The engine's time of the line.
     #[schema(value_type = String, format = DateTime, examples("2026-11-21T09:30:00.123456789Z"))]
     ts: String,
@@ -124,14 +124,14 @@ pub(in crate::api) struct LogLine<'a> {
 }
 
 impl<'a> LogLine<'a> {
-    fn new(attempt: AttemptNo, line: &'a Line) -> Self {
+    fn new(container: &'a str, attempt: AttemptNo, line: &'a Line) -> Self {
         let text = std::str::from_utf8(&line.text).ok();
         Self {
             stream: match line.stream {
                 LogStream::Stdout => "stdout",
                 LogStream::Stderr => "stderr",
             },
-            container: super::output::MAIN_CONTAINER,
+            container,
             ts: time(line.at),
             attempt: attempt.0,
             offset: line.offset,
@@ -171,28 +171,49 @@ pub(in crate::api) fn text(to: &mut Vec<u8>, line: &Line, timestamps: bool) {
     }
 }
 
-pub(in crate::api) fn ndjson(to: &mut Vec<u8>, attempt: AttemptNo, line: &Line) {
-    json(to, &LogLine::new(attempt, line));
+/// One of several containers: whose it is stands before it, and each part of a line is a line of its own.
+pub(in crate::api) fn text_of(to: &mut Vec<u8>, container: &str, line: &Line, timestamps: bool) {
+    to.extend_from_slice(container.as_bytes());
+    to.extend_from_slice(b" | ");
+    text(to, line, timestamps);
+    if !line.ended {
+        to.push(b'\n');
+    }
+}
+
+pub(in crate::api) fn ndjson(to: &mut Vec<u8>, container: &str, attempt: AttemptNo, line: &Line) {
+    json(to, &LogLine::new(container, attempt, line));
     to.push(b'\n');
 }
 
-/// Its id is the place behind the line: where a reader goes on who has it.
-pub(in crate::api) fn event(to: &mut Vec<u8>, attempt: AttemptNo, line: &Line) {
-    id(to, LogPlace { attempt, offset: line.end });
+/// Its id is the place behind the line: where a reader goes on who has it. One of several containers has none,
+/// as it says nothing about the others.
+pub(in crate::api) fn event(
+    to: &mut Vec<u8>,
+    container: &str,
+    attempt: AttemptNo,
+    line: &Line,
+    one_of_several: bool,
+) {
+    if !one_of_several {
+        id(to, LogPlace { attempt, offset: line.end });
+    }
     to.extend_from_slice(b"data: ");
-    json(to, &LogLine::new(attempt, line));
+    json(to, &LogLine::new(container, attempt, line));
     to.extend_from_slice(b"\n\n");
 }
 
 pub(in crate::api) fn end(
     to: &mut Vec<u8>,
-    place: LogPlace,
+    place: Option<LogPlace>,
     task: TaskId,
     state: &'static str,
     attempt: AttemptNo,
 ) {
     to.extend_from_slice(b"event: end\n");
-    id(to, place);
+    if let Some(place) = place {
+        id(to, place);
+    }
     to.extend_from_slice(b"data: ");
     json(to, &End { id: task, state, attempt: attempt.0 });
     to.extend_from_slice(b"\n\n");
@@ -265,14 +286,14 @@ mod tests {
                     true
                 ))
             );
-            told += &written(|to| ndjson(to, attempt, it));
-            told += &written(|to| event(to, attempt, it));
+            told += &written(|to| ndjson(to, "main", attempt, it));
+            told += &written(|to| event(to, "main", attempt, it, false));
         }
         let place = LogPlace { attempt, offset: 900 };
         told += &written(|to| {
             end(
                 to,
-                place,
+                Some(place),
                 "00000000-0000-0000-0000-000000000000".parse().unwrap(),
                 "succeeded",
                 attempt,
@@ -287,7 +308,7 @@ mod tests {
         let bytes: Vec<u8> = (0..=255_u8).filter(|it| *it != b'\n').collect();
         let it = Line { text: Bytes::from(bytes.clone()), ..line(b"", true) };
         let json: serde_json::Value =
-            serde_json::from_str(&written(|to| ndjson(to, AttemptNo(1), &it))).unwrap();
+            serde_json::from_str(&written(|to| ndjson(to, "main", AttemptNo(1), &it))).unwrap();
         assert!(json.get("line").is_none());
         assert_eq!(STANDARD.decode(json["line_base64"].as_str().unwrap()).unwrap(), bytes);
         let mut plain = Vec::new();
@@ -296,9 +317,21 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_several_containers_say_whose_they_are() {
+        let lines = [line(b"one", true), line(b"open", false)];
+        let all = |write: &dyn Fn(&mut Vec<u8>, &Line)| {
+            written(|to| lines.iter().for_each(|it| write(to, it)))
+        };
+        let plain = all(&|to, it| text_of(to, "proxy", it, false));
+        assert_eq!(plain, "proxy | one\nproxy | open\n");
+        let events = all(&|to, it| event(to, "proxy", AttemptNo(1), it, true));
+        assert!(events.contains(r#""container":"proxy""#) && !events.contains("id: "), "{events}");
+    }
+
+    #[test]
     fn an_event_is_one_line_of_data_whatever_the_line_holds() {
         let it = line(b"a\rb\x0bc\xe2\x80\xa8d\ndata: x", true);
-        let text = written(|to| event(to, AttemptNo(1), &it));
+        let text = written(|to| event(to, "main", AttemptNo(1), &it, false));
         let lines: Vec<&str> = text.split(['\n', '\r']).collect();
         assert_eq!(lines.len(), 4, "{text:?}");
         assert!(lines[0].starts_with("id: 1:") && lines[1].starts_with("data: {"));

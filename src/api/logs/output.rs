@@ -1,5 +1,6 @@
 //! The body of an answer: reads blocks of frames as the caller takes them, and writes what passes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,10 +14,10 @@ use crate::api::state::App;
 use crate::domain::log::lines::{Line, Lines};
 use crate::domain::log::tail::TailSearch;
 use crate::domain::log::{LogBlock, LogFrame, LogPlace};
-use crate::ids::TaskId;
+use crate::ids::{AttemptNo, TaskId};
 use crate::store;
 
-/// The container that decides about its task, and the only one today.
+/// The container that decides about its task.
 pub(in crate::api) const MAIN_CONTAINER: &str = "main";
 /// What is sent at a time.
 const PIECE: usize = 64 << 10;
@@ -29,12 +30,14 @@ pub(in crate::api) struct Form {
     pub(in crate::api) format: Format,
     pub(in crate::api) timestamps: bool,
     pub(in crate::api) select: Select,
+    /// Of several containers: each line says of which.
+    pub(in crate::api) several: bool,
 }
 
 impl Form {
     /// The bytes as they are: nothing has to know where lines begin.
     pub(in crate::api) fn is_plain(&self) -> bool {
-        self.format == Format::Text && !self.timestamps && self.select.is_all()
+        self.format == Format::Text && !self.timestamps && !self.several && self.select.is_all()
     }
 }
 
@@ -50,6 +53,7 @@ pub(in crate::api) enum Interrupted {
 pub(in crate::api) async fn tail(
     app: &App,
     task: TaskId,
+    container: &str,
     mut end: LogPlace,
     wanted: usize,
     select: &Select,
@@ -58,7 +62,7 @@ pub(in crate::api) async fn tail(
         return Ok(end.offset);
     }
     let mut search = TailSearch::new(wanted);
-    while let Some(block) = app.logs.block_before(task, end).await? {
+    while let Some(block) = app.logs.block_before(task, container, end).await? {
         end.offset = block.place.offset;
         let is_old = |it: &LogFrame| select.since.is_some_and(|since| it.at < since);
         let all_old = block.frames.iter().all(is_old);
@@ -74,7 +78,15 @@ pub(in crate::api) async fn tail(
     Ok(0)
 }
 
-/// Writes a log, piece by piece.
+/// How far the log of one container was read.
+struct Log {
+    container: Arc<str>,
+    /// Behind what was read.
+    place: LogPlace,
+    lines: Lines,
+}
+
+/// Writes a log, or those of several containers, piece by piece.
 pub(in crate::api) struct Output {
     app: App,
     task: TaskId,
@@ -82,14 +94,18 @@ pub(in crate::api) struct Output {
     blocks: Blocks,
     /// What is left of the block that is being written.
     frames: std::vec::IntoIter<LogFrame>,
-    /// Behind what was read.
-    place: LogPlace,
-    lines: Lines,
+    logs: Vec<Log>,
+    /// Whose frames these are.
+    current: usize,
+    /// Of what is read next, or was read last.
+    attempt: AttemptNo,
     piece: Vec<u8>,
     /// Bytes that are still to be sent, where only so many are wanted.
     left: u64,
     /// An event stream that has nothing else to say gives a sign of life as often.
     heartbeat: Duration,
+    /// Where it begins.
+    from: LogPlace,
     spoke_at: Instant,
     ended: bool,
 }
@@ -109,8 +125,10 @@ impl Output {
             form,
             blocks,
             frames: Vec::new().into_iter(),
-            place: from,
-            lines: Lines::default(),
+            logs: Vec::new(),
+            current: 0,
+            attempt: from.attempt,
+            from,
             piece: Vec::new(),
             left: u64::MAX,
             spoke_at: Instant::now(),
@@ -173,17 +191,31 @@ impl Output {
             self.ended = true;
             return self.end().await;
         };
-        if block.place.attempt != self.place.attempt {
+        if block.place.attempt != self.attempt {
             self.flush();
-            self.lines = Lines::default();
+            self.logs.clear();
+            self.attempt = block.place.attempt;
         }
-        self.place = block.place;
+        self.enter(&block);
         if self.form.is_plain() {
             self.write_plain(&block);
         } else {
             self.frames = block.frames.into_iter();
         }
         Ok(())
+    }
+
+    fn enter(&mut self, block: &LogBlock) {
+        let place = block.place;
+        match self.logs.iter().position(|it| it.container == block.container) {
+            Some(known) => self.current = known,
+            None => {
+                let container = Arc::clone(&block.container);
+                self.current = self.logs.len();
+                self.logs.push(Log { container, place, lines: Lines::default() });
+            }
+        }
+        self.logs[self.current].place = place;
     }
 
     fn write_plain(&mut self, block: &LogBlock) {
@@ -194,18 +226,19 @@ impl Output {
             text.extend_from_slice(&frame.bytes[..wanted]);
             self.left -= wanted as u64;
         }
-        self.place.offset += bytes as u64;
+        self.logs[self.current].place.offset += bytes as u64;
         self.piece = text.into();
     }
 
     fn write(&mut self, frame: &LogFrame) {
-        let offset = self.place.offset;
-        self.place.offset += frame.bytes.len() as u64;
-        if !self.form.select.wants(frame.stream) {
+        let Self { logs, form, piece, .. } = self;
+        let Log { container, place, lines } = &mut logs[self.current];
+        let offset = place.offset;
+        place.offset += frame.bytes.len() as u64;
+        if !form.select.wants(frame.stream) {
             return;
         }
-        let Self { lines, form, piece, place, .. } = self;
-        lines.push(offset, frame, |line| write_line(piece, form, *place, &line));
+        lines.push(offset, frame, |line| write_line(piece, form, container, *place, &line));
     }
 
     /// A line that is open is not held back for longer.
@@ -218,8 +251,11 @@ impl Output {
     }
 
     fn flush(&mut self) {
-        if let Some(line) = self.lines.flush() {
-            write_line(&mut self.piece, &self.form, self.place, &line);
+        let Self { logs, form, piece, .. } = self;
+        for Log { container, place, lines } in logs {
+            if let Some(line) = lines.flush() {
+                write_line(piece, form, container, *place, &line);
+            }
         }
     }
 
@@ -228,19 +264,22 @@ impl Output {
             && let Some(record) = self.app.store.find_task(self.task).await?
         {
             let (state, attempt) = (record.state.as_str(), record.attempt_no);
-            encode::end(&mut self.piece, self.place, self.task, state, attempt);
+            let place = self.logs.first().map_or(self.from, |it| it.place);
+            let place = (!self.form.several).then_some(place);
+            encode::end(&mut self.piece, place, self.task, state, attempt);
         }
         Ok(())
     }
 }
 
-fn write_line(piece: &mut Vec<u8>, form: &Form, place: LogPlace, line: &Line) {
+fn write_line(piece: &mut Vec<u8>, form: &Form, container: &str, place: LogPlace, line: &Line) {
     if !form.select.passes(line) {
         return;
     }
     match form.format {
+        Format::Text if form.several => encode::text_of(piece, container, line, form.timestamps),
         Format::Text => encode::text(piece, line, form.timestamps),
-        Format::Ndjson => encode::ndjson(piece, place.attempt, line),
-        Format::Sse => encode::event(piece, place.attempt, line),
+        Format::Ndjson => encode::ndjson(piece, container, place.attempt, line),
+        Format::Sse => encode::event(piece, container, place.attempt, line, form.several),
     }
 }

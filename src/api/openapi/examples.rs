@@ -56,6 +56,9 @@ fn detail(kind: ProblemKind) -> &'static str {
              removed it"
         }
         ProblemKind::AttemptNotFound => "there is no attempt 2: the latest is 1",
+        ProblemKind::ContainerNotFound => {
+            "the attempt has no log of a container \"proxy\": it has [\"main\", \"setup\"]"
+        }
         ProblemKind::TokenNotFound => {
             "there is no token with the id \"0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11\": GET /api/v1/tokens lists them"
         }

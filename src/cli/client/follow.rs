@@ -15,6 +15,7 @@ use super::{Client, Error, Task};
 use crate::cli::out;
 
 const OTHER_ATTEMPT: &str = "it sent the log of another attempt";
+const CUT: &str = "it ended the logs of all containers before the task: one log at a time can be followed over that";
 const OFFSET_HEADER: &str = "supercargo-log-offset";
 const ATTEMPT_HEADER: &str = "supercargo-attempt";
 /// Between looks, where a stream ended with neither news nor an end of the task.
@@ -36,6 +37,15 @@ pub(crate) struct Selection {
     pub(crate) filters: Vec<(&'static str, String)>,
     /// Begin with this many lines of what is there.
     pub(crate) tail: Option<u64>,
+    /// Of this container, or of all of them: else of the main one.
+    pub(crate) container: Option<String>,
+}
+
+impl Selection {
+    /// Each line is of one of several logs, which have their own places: there is no going on behind it.
+    pub(crate) fn is_of_several(&self) -> bool {
+        matches!(self.container.as_deref(), Some("*" | "all"))
+    }
 }
 
 /// A reader of one log. It keeps its place when a call of [`Follower::follow`] is dropped.
@@ -72,6 +82,11 @@ impl Follower {
         client: &mut Client,
         sink: &mut impl FnMut(Chunk<'_>) -> std::io::Result<()>,
     ) -> Result<Task, Error> {
+        if self.selection.is_of_several() {
+            self.read(client, true, sink).await?;
+            let task = client.task(&self.id).await?;
+            return if self.is_over(&task) { Ok(task) } else { Err(client.unexpected(&CUT)) };
+        }
         let mut backoff = Backoff::new(PATIENCE);
         // How the task stood before the stream that is read next was opened.
         let mut before: Option<Task> = None;
@@ -133,6 +148,10 @@ impl Follower {
             query.retain(|(name, _)| *name != "offset");
             query.push(("tail", tail.to_string()));
         }
+        if self.selection.is_of_several() {
+            query.retain(|(name, _)| *name != "offset");
+        }
+        query.extend(self.selection.container.iter().map(|it| ("container", it.clone())));
         if follow {
             query.insert(0, ("follow", "true".to_owned()));
         }
@@ -161,7 +180,16 @@ impl Follower {
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(|error| client.lost(&error))?;
             for piece in decoder.push(&chunk).map_err(|error| client.unexpected(&error))? {
-                let Piece { stream, attempt, offset, bytes, json } = piece;
+                if self.selection.is_of_several() {
+                    let bytes = piece.told();
+                    sink(Chunk {
+                        stream: piece.stream,
+                        bytes: &bytes,
+                        json: piece.json.as_deref(),
+                    })?;
+                    continue;
+                }
+                let Piece { stream, attempt, offset, bytes, json, .. } = piece;
                 if offset.is_some() {
                     let fit = self.position.meet(Start { attempt, offset });
                     let fit = fit.ok_or_else(|| client.unexpected(&OTHER_ATTEMPT))?;

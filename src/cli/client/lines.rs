@@ -23,6 +23,8 @@ pub(super) const NDJSON: &str = "application/x-ndjson";
 pub(super) struct Piece {
     pub(super) stream: Stream,
     /// None: of the one that was asked for.
+    pub(super) container: Option<String>,
+    /// None: of the one that was asked for.
     pub(super) attempt: Option<i64>,
     /// None: right behind the piece before.
     pub(super) offset: Option<u64>,
@@ -34,7 +36,23 @@ pub(super) struct Piece {
 impl Piece {
     fn is_followed_by(&self, next: &Self) -> bool {
         let end = self.offset.map(|it| it + self.bytes.len() as u64);
-        next.stream == self.stream && next.attempt == self.attempt && next.offset == end
+        (next.stream, &next.container, next.attempt) == (self.stream, &self.container, self.attempt)
+            && next.offset == end
+    }
+
+    /// Its lines, each behind the name of its container.
+    pub(super) fn told(&self) -> Vec<u8> {
+        let container = self.container.as_deref().unwrap_or_default();
+        let mut told = Vec::new();
+        for line in self.bytes.split_inclusive(|it| *it == b'\n') {
+            told.extend_from_slice(container.as_bytes());
+            told.extend_from_slice(b" | ");
+            told.extend_from_slice(line);
+        }
+        if !told.ends_with(b"\n") {
+            told.push(b'\n');
+        }
+        told
     }
 
     /// A call for each line would cost more than all the rest.
@@ -51,6 +69,8 @@ impl Piece {
 #[derive(Debug, Deserialize)]
 struct Line<'a> {
     stream: Stream,
+    #[serde(borrow)]
+    container: Option<Cow<'a, str>>,
     attempt: Option<i64>,
     offset: Option<u64>,
     #[serde(borrow)]
@@ -84,7 +104,8 @@ impl Decoder {
         match self {
             Self::Plain => {
                 let (stream, bytes) = (Stream::Stdout, bytes.to_vec());
-                Ok(vec![Piece { stream, attempt: None, offset: None, bytes, json: None }])
+                let (container, attempt, offset, json) = (None, None, None, None);
+                Ok(vec![Piece { stream, container, attempt, offset, bytes, json }])
             }
             Self::Ndjson(rest) => {
                 rest.extend_from_slice(bytes);
@@ -106,7 +127,7 @@ impl Decoder {
 }
 
 fn read(json: &[u8]) -> Result<Piece, serde_json::Error> {
-    let Line { stream, attempt, offset, line, line_base64, partial } =
+    let Line { stream, container, attempt, offset, line, line_base64, partial } =
         serde_json::from_slice(json)?;
     let mut bytes = match line_base64 {
         Some(text) => STANDARD.decode(text.as_bytes()).map_err(serde::de::Error::custom)?,
@@ -115,7 +136,8 @@ fn read(json: &[u8]) -> Result<Piece, serde_json::Error> {
     if !partial {
         bytes.push(b'\n');
     }
-    Ok(Piece { stream, attempt, offset, bytes, json: Some(json.to_vec()) })
+    let container = container.map(Cow::into_owned);
+    Ok(Piece { stream, container, attempt, offset, bytes, json: Some(json.to_vec()) })
 }
 
 #[cfg(test)]

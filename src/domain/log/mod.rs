@@ -6,6 +6,8 @@
 pub mod lines;
 pub mod tail;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::ids::AttemptNo;
@@ -38,16 +40,17 @@ pub struct LogFrame {
     pub bytes: Bytes,
 }
 
-/// A place in the logs of a task: before this byte of this attempt's.
+/// A place in the log of a container: before this byte of this attempt's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogPlace {
     pub attempt: AttemptNo,
     pub offset: u64,
 }
 
-/// Frames that follow each other, and where the first one begins.
+/// Frames of one container that follow each other, and where the first one begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogBlock {
+    pub container: Arc<str>,
     pub place: LogPlace,
     pub frames: Vec<LogFrame>,
 }

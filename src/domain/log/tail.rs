@@ -92,7 +92,7 @@ mod tests {
         let block = |frames: &[LogFrame]| {
             let place = LogPlace { attempt: AttemptNo(1), offset };
             offset += frames.iter().map(|it| it.bytes.len() as u64).sum::<u64>();
-            LogBlock { place, frames: frames.to_vec() }
+            LogBlock { container: "main".into(), place, frames: frames.to_vec() }
         };
         frames.chunks(each).map(block).collect()
     }
@@ -130,7 +130,10 @@ mod tests {
         for n in (1..40).rev() {
             let place = LogPlace { attempt: AttemptNo(1), offset: n * 100_000 };
             let frames = vec![frame(false, vec![b'x'; 100_000])];
-            if search.take(LogBlock { place, frames }, |_| true, |_| true).is_some() {
+            if search
+                .take(LogBlock { container: "main".into(), place, frames }, |_| true, |_| true)
+                .is_some()
+            {
                 break;
             }
             let held: usize = search.head.iter().map(|(_, it)| it.bytes.len()).sum();

@@ -27,6 +27,7 @@ const SECOND: i64 = 1_000_000_000;
 struct Writer<'a> {
     app: &'a TestApp,
     claimed: ClaimedTask,
+    container: &'static str,
     seq: i32,
     bytes: i64,
     at: i64,
@@ -36,7 +37,13 @@ impl<'a> Writer<'a> {
     async fn start(app: &'a TestApp, worker: &TestWorker, task: TaskId) -> Self {
         let claimed = worker.claim_one(task).await;
         worker.run(&claimed).await;
-        Self { app, claimed, seq: 0, bytes: 0, at: START }
+        Self { app, claimed, container: MAIN_CONTAINER, seq: 0, bytes: 0, at: START }
+    }
+
+    /// Goes on with the log of another container, at this many seconds.
+    fn of(&mut self, container: &'static str, seconds: i64) {
+        (self.container, self.seq, self.bytes, self.at) =
+            (container, 0, 0, START + seconds * SECOND);
     }
 
     /// One chunk of frames, a second apart; those that begin with `!` are of stderr.
@@ -50,7 +57,7 @@ impl<'a> Writer<'a> {
             builder.push(&LogFrame { at: self.at, stream, bytes: Bytes::copy_from_slice(bytes) });
             self.at += SECOND;
         }
-        let chunk = builder.take(MAIN_CONTAINER, self.seq, self.bytes);
+        let chunk = builder.take(self.container, self.seq, self.bytes);
         self.seq += 1;
         self.bytes += i64::from(chunk.byte_len);
         let it = &self.claimed;
@@ -186,6 +193,112 @@ async fn filters_leave_lines_out_and_never_renumber() {
         let some = records(&app.get(&path(id, &format!("?format=ndjson{query}"))).await);
         assert!(!some.is_empty() && some.iter().all(|it| whole.contains(it)), "{query}");
     }
+}
+
+/// Three containers, of which `setup` writes before `main`, and `proxy` between its lines.
+async fn three_containers(app: &TestApp) -> TaskId {
+    let worker = TestWorker::start(&app.store).await;
+    let id = app.submit_any().await;
+    let mut writer = Writer::start(app, &worker, id).await;
+    writer.of("setup", -3);
+    writer.chunk(&[b"made\n", b"ready"]).await;
+    writer.of("main", 0);
+    writer.chunk(&[b"main 0\n", b"!main 1\n"]).await;
+    writer.chunk(&[b"main 2\n"]).await;
+    writer.of("proxy", 1);
+    writer.at += SECOND / 2;
+    writer.chunk(&[b"proxy 1\n", b"proxy 2\n"]).await;
+    worker.finish(&writer.claimed, succeeded(), Vec::new()).await;
+    id
+}
+
+#[tokio::test]
+async fn each_container_has_a_log_of_its_own() {
+    let app = test_app!();
+    let id = three_containers(&app).await;
+    for (query, expected) in [
+        ("", "main 0\nmain 1\nmain 2\n"),
+        ("?container=main", "main 0\nmain 1\nmain 2\n"),
+        ("?container=setup", "made\nready"),
+        ("?container=setup&offset=2", "de\nready"),
+        ("?container=proxy&tail=1", "proxy 2\n"),
+        ("?container=proxy&after=1:8", "proxy 2\n"),
+        ("?container=setup&follow=true", "made\nready"),
+    ] {
+        assert_eq!(app.get(&path(id, query)).await.text(), expected, "{query}");
+    }
+    let range = get(&app, &path(id, "?container=setup"), &[("range", "bytes=-5")]).await;
+    assert_eq!((range.status, range.text().as_str()), (StatusCode::PARTIAL_CONTENT, "ready"));
+    let lines = records(&app.get(&path(id, "?container=proxy&format=ndjson")).await);
+    let told = |it: &Value| (it["container"].clone(), it["offset"].clone());
+    let told: Vec<_> = lines.iter().map(told).collect();
+    assert_eq!(told, [("proxy".into(), 0.into()), ("proxy".into(), 8.into())]);
+    let none = app.get(&path(id, "?container=sidecar")).await;
+    assert_eq!(
+        (none.status, none.json()["code"].as_str()),
+        (StatusCode::NOT_FOUND, Some("container_not_found"))
+    );
+    assert_eq!(
+        none.json()["detail"],
+        "the attempt has no log of a container \"sidecar\": it has [\"main\", \"proxy\", \"setup\"]"
+    );
+}
+
+#[tokio::test]
+async fn the_logs_of_all_containers_come_by_time() {
+    let app = test_app!();
+    let id = three_containers(&app).await;
+    let all = "setup | made\nsetup | ready\nmain | main 0\nmain | main 1\nproxy | proxy 1\nmain | main 2\nproxy | proxy 2\n";
+    // A line that has not ended is told when nothing more of it can come.
+    let by_line = |text: &str| {
+        let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+        lines.sort_by_key(|it| it.starts_with("setup | ready"));
+        lines
+    };
+    for query in ["?container=*", "?container=all", "?container=*&follow=true"] {
+        let text = app.get(&path(id, query)).await.text();
+        assert_eq!(by_line(&text), by_line(all), "{query}");
+    }
+    let lines =
+        records(&app.get(&path(id, "?container=*&format=ndjson&stream=stdout&tail=1")).await);
+    let told: Vec<_> = lines
+        .iter()
+        .map(|it| format!("{} {}", it["container"].as_str().unwrap(), it["line"].as_str().unwrap()))
+        .collect();
+    assert_eq!(told, ["main main 2", "proxy proxy 2", "setup ready"]);
+    let events = app.get(&path(id, "?container=*&format=sse")).await.text();
+    assert!(!events.contains("id: "), "{events}");
+    assert!(events.contains("event: end"), "{events}");
+    for (query, header) in [
+        ("?container=*&offset=1", None),
+        ("?container=*&after=1:1", None),
+        ("?container=*", Some(("range", "bytes=0-1"))),
+        ("?container=*&format=sse", Some(("last-event-id", "1:1"))),
+        ("?container=Main", None),
+    ] {
+        let refused = get(&app, &path(id, query), header.as_slice()).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{query} {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_container_that_has_not_written_yet_is_waited_for() {
+    let app = test_app!();
+    let worker = TestWorker::start(&app.store).await;
+    let id = app.submit_any().await;
+    let mut writer = Writer::start(&app, &worker, id).await;
+    assert_eq!(app.get(&path(id, "?container=proxy")).await.status, StatusCode::NOT_FOUND);
+    let mut one = Live::open(&app, &path(id, "?container=proxy&follow=true")).await;
+    let mut all = Live::open(&app, &path(id, "?container=*&follow=true")).await;
+    writer.chunk(&[b"main\n"]).await;
+    all.until("main | main\n").await;
+    writer.of("proxy", 9);
+    writer.chunk(&[b"late\n"]).await;
+    one.until("late\n").await;
+    all.until("proxy | late\n").await;
+    worker.finish(&writer.claimed, succeeded(), Vec::new()).await;
+    assert_eq!(one.rest().await, "late\n");
+    assert_eq!(all.rest().await, "main | main\nproxy | late\n");
 }
 
 #[tokio::test]

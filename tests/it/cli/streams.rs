@@ -121,6 +121,32 @@ async fn bytes_that_nobody_has_any_more_are_counted() {
 }
 
 #[tokio::test]
+async fn the_log_of_another_container_and_of_all_of_them_is_asked_for() {
+    let fake = Fake::start().await;
+    fake.on(LOGS, [Answer::lines(1, &[(0, "stdout", "one")])]);
+    let done = supercargo(&fake, &["logs", "7", "--container", "proxy"]).await.exits_with(0);
+    assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("one\n", ""));
+    assert_eq!(fake.lines().pop().unwrap(), format!("{LOGS}?offset=0&container=proxy"));
+
+    let line = |container: &str, offset: u64, text: &str| {
+        let line = json!({"stream": "stdout", "container": container, "attempt": 1, "offset": offset, "line": text});
+        format!("{line}\n")
+    };
+    let body =
+        [line("setup", 0, "a"), line("main", 0, "b"), line("main", 2, "c"), line("setup", 2, "d")];
+    let answer = Answer::bytes(200, body.concat()).header("content-type", "application/x-ndjson");
+    fake.on(LOGS, [answer]);
+    fake.on(TASK, [succeeded()]);
+    let done = supercargo(&fake, &["logs", "-f", "7", "--container", "*"]).await.exits_with(0);
+    assert_eq!(
+        (done.stdout.as_str(), done.stderr.as_str()),
+        ("setup | a\nmain | b\nmain | c\nsetup | d\n", "")
+    );
+    let asked: Vec<_> = fake.lines().into_iter().filter(|it| it.contains("follow")).collect();
+    assert_eq!(asked, [format!("{LOGS}?follow=true&container=*")]);
+}
+
+#[tokio::test]
 async fn with_json_both_streams_are_an_aside() {
     let fake = Fake::start().await;
     fake.on(SUBMIT, [submitted()]);

@@ -455,6 +455,8 @@ impl Both {
                     };
                 }
                 read!(log_position());
+                let store = self.store.log_containers(*task, no).await;
+                same("log_containers", store, self.model.log_containers(*task, no).await);
                 read!(log_length());
                 read!(chunks_from(1, 2, 3));
                 read!(chunks_backwards(3, 2));

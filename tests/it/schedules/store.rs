@@ -210,6 +210,7 @@ calls! {
     log_offset_since(task: TaskId = task => task, no: AttemptNo = no => no,
         container: &str = container.to_owned() => &container, since: i64 = since => since)
         -> Option<i64>, Some(task);
+    log_containers(task: TaskId = task => task, no: AttemptNo = no => no) -> Vec<String>, Some(task);
     ping() -> (), None;
     queued_with_deadline(limit: i64 = limit => limit) -> Vec<QueuedTask>, None;
     expire_queued(tasks: &[TaskId] = tasks.to_vec() => &tasks,

@@ -1,6 +1,6 @@
 //! The API as a router over a real database, without a network in between.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -291,37 +291,67 @@ impl LogSource for FakeLogs {
     fn blocks(
         &self,
         task: TaskId,
+        container: &str,
         from: LogPlace,
         follow: Follow,
     ) -> BoxStream<'static, Result<LogBlock, store::Error>> {
         let Some(text) = self.text(task, from.attempt) else {
-            return self.reader.blocks(task, from, follow);
+            return self.reader.blocks(task, container, from, follow);
         };
         let rest = text.get(usize::try_from(from.offset).unwrap()..).unwrap_or_default();
         let frame = LogFrame { at: 0, stream: LogStream::Stdout, bytes: Bytes::from_static(rest) };
-        let log = stream::iter([Ok(LogBlock { place: from, frames: vec![frame] })]);
+        let log = stream::iter([Ok(LogBlock {
+            container: container.into(),
+            place: from,
+            frames: vec![frame],
+        })]);
         if follow == Follow::No { log.boxed() } else { log.chain(stream::pending()).boxed() }
+    }
+
+    fn merged(
+        &self,
+        task: TaskId,
+        attempt: AttemptNo,
+        offsets: BTreeMap<String, u64>,
+        follow: Follow,
+    ) -> BoxStream<'static, Result<LogBlock, store::Error>> {
+        self.reader.merged(task, attempt, offsets, follow)
+    }
+
+    async fn containers(
+        &self,
+        task: TaskId,
+        attempt: AttemptNo,
+    ) -> Result<Vec<String>, store::Error> {
+        self.reader.containers(task, attempt).await
     }
 
     async fn block_before(
         &self,
         task: TaskId,
+        container: &str,
         place: LogPlace,
     ) -> Result<Option<LogBlock>, store::Error> {
-        self.reader.block_before(task, place).await
+        self.reader.block_before(task, container, place).await
     }
 
-    async fn length(&self, task: TaskId, attempt: AttemptNo) -> Result<u64, store::Error> {
-        self.reader.length(task, attempt).await
+    async fn length(
+        &self,
+        task: TaskId,
+        container: &str,
+        attempt: AttemptNo,
+    ) -> Result<u64, store::Error> {
+        self.reader.length(task, container, attempt).await
     }
 
     async fn offset_since(
         &self,
         task: TaskId,
+        container: &str,
         attempt: AttemptNo,
         since: i64,
     ) -> Result<u64, store::Error> {
-        self.reader.offset_since(task, attempt, since).await
+        self.reader.offset_since(task, container, attempt, since).await
     }
 }
 

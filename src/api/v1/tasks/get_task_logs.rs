@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -22,6 +23,9 @@ use crate::domain::quantity;
 use crate::ids::{AttemptNo, TaskId};
 use crate::store::TaskRecord;
 
+/// What stands for all containers.
+const ALL_CONTAINERS: &str = "*";
+
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(in crate::api) struct GetTaskLogsQuery {
@@ -41,7 +45,7 @@ pub(in crate::api) struct GetTaskLogsQuery {
     /// Behind this place, `<attempt>:<offset>`: the id of an event that was received.
     #[param(value_type = Option<String>, pattern = "^[1-9][0-9]{0,8}:[0-9]{1,18}$", example = "1:0")]
     after: Option<LogPlace>,
-    /// The last lines of those that would be answered otherwise, so many.
+    /// The last lines of those that would be answered otherwise, so many; of `container=*`, of each container.
     #[param(value_type = Option<u32>, example = 100)]
     tail: Option<usize>,
     /// Lines of this time and later, or of the last while: `2026-11-21T09:30:00Z`, `10m`.
@@ -50,8 +54,9 @@ pub(in crate::api) struct GetTaskLogsQuery {
     /// Lines of this stream: `stdout` or `stderr`.
     #[param(value_type = Option<String>, pattern = "^(stdout|stderr)$", example = "stderr")]
     stream: Option<LogStream>,
-    /// Of this container. There is one today, `main`.
-    #[param(value_type = Option<String>, pattern = "^main$", example = "main")]
+    /// Of this container: `main`, or one beside it, as the pods of Kubernetes have them. `*` is all of them,
+    /// by time, each line with the name of its container; that can't be resumed.
+    #[param(value_type = Option<String>, pattern = "^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?|[*])$", example = "main")]
     container: Option<String>,
     /// Lines in which this regular expression is found: <https://docs.rs/regex/1/regex/#syntax>, `(?i)` for
     /// any case. A line of more than 1 MiB is searched in parts.
@@ -91,7 +96,7 @@ impl ReadQuery for GetTaskLogsQuery {
             stream: query.parsed("stream", |text| {
                 LogStream::parse(text).ok_or_else(|| format!("{text:?} is not stdout or stderr"))
             }),
-            container: query.one("container"),
+            container: query.parsed("container", container),
             grep: query.parsed("grep", pattern),
             timestamps: query.flag("timestamps"),
         };
@@ -102,10 +107,10 @@ impl ReadQuery for GetTaskLogsQuery {
         ];
         let begins: Vec<&str> =
             begins.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect();
-        if let Some(other) = it.container.as_ref().filter(|it| *it != MAIN_CONTAINER) {
-            query.fault(format!(
-                "container: the task has no container {other:?}: it has {MAIN_CONTAINER:?}"
-            ));
+        if it.wants_all()
+            && let Some((name, _)) = begins_at(&it).into_iter().find(|(_, given)| *given)
+        {
+            query.fault(format!("container=* has no {name}: name one container, or leave it out"));
         }
         if let [one, other, ..] = begins[..] {
             query.fault(format!("{one} and {other} both say where to begin: give one of them"));
@@ -120,6 +125,22 @@ impl ReadQuery for GetTaskLogsQuery {
         }
         it
     }
+}
+
+fn container(text: &str) -> Result<String, String> {
+    if matches!(text, ALL_CONTAINERS | "all") {
+        return Ok(ALL_CONTAINERS.to_owned());
+    }
+    let is_part = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
+    if text.is_empty() || text.len() > 63 || !text.bytes().all(is_part) {
+        return Err(format!("{text:?} is no name of a container, such as main, nor * for all"));
+    }
+    Ok(text.to_owned())
+}
+
+/// What says where the log of one container begins.
+const fn begins_at(query: &GetTaskLogsQuery) -> [(&'static str, bool); 2] {
+    [("offset", query.offset.is_some()), ("after", query.after.is_some())]
 }
 
 fn since(text: &str) -> Result<Since, String> {
@@ -143,7 +164,7 @@ static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// What the container wrote to stdout and stderr: byte for byte, or line by line as JSON or as server-sent
 /// events. A log that is still written ends where it is now, or goes on with `follow`.
 ///
-/// The log is addressed by the bytes of both streams together. Parameters that choose lines leave others
+/// The log of a container is addressed by the bytes of both its streams together. Parameters that choose lines leave others
 /// out, and never change an offset. To resume plain text, ask again with `offset` = the offset before + the
 /// bytes received, or with `Range`. To resume events, send the last id as `Last-Event-ID`, as browsers do by
 /// themselves, or as `after`.
@@ -160,7 +181,7 @@ static LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
         ("Range" = Option<String>, Header, description = "A part of the whole log as plain text, without parameters that choose", example = "bytes=-1000"),
         ("Last-Event-ID" = Option<String>, Header, description = "Of events: go on behind this one. Goes before `after`, `offset`, `tail` and `since`", example = "1:0"),
     ),
-    extensions(("x-problems" = json!(["task_not_found", "attempt_not_found", "range_not_satisfiable"]))),
+    extensions(("x-problems" = json!(["task_not_found", "attempt_not_found", "container_not_found", "range_not_satisfiable"]))),
     responses(
         (status = 200, description = "The log",
          headers(
@@ -207,7 +228,7 @@ pub(in crate::api) async fn get_task_logs(
     let record = app.store.find_task(task).await?.ok_or_else(|| no_such_task(task))?;
     let asked = Asked::new(&app, &record, query, format, &headers).await?;
     if let Some(range) = range {
-        let length = app.logs.length(task, asked.from.attempt).await?;
+        let length = app.logs.length(task, &asked.container, asked.from.attempt).await?;
         let text = range.to_str().unwrap_or_default();
         match range::part(text, length).map_err(invalid)? {
             Part::Whole => {}
@@ -216,6 +237,16 @@ pub(in crate::api) async fn get_task_logs(
         }
     }
     asked.answer(app, task).await
+}
+
+fn no_such_container(container: &str, mut others: Vec<String>, is_over: bool) -> Problem {
+    if !others.iter().any(|it| it == MAIN_CONTAINER) {
+        others.insert(0, MAIN_CONTAINER.to_owned());
+    }
+    let so_far = if is_over { "" } else { " so far, and follow waits for more" };
+    let detail =
+        format!("the attempt has no log of a container {container:?}: it has {others:?}{so_far}");
+    Problem::new(ProblemKind::ContainerNotFound, detail)
 }
 
 fn invalid(detail: impl AsRef<str>) -> Problem {
@@ -232,6 +263,10 @@ fn outside(length: u64) -> Problem {
 }
 
 impl GetTaskLogsQuery {
+    fn wants_all(&self) -> bool {
+        self.container.as_deref() == Some(ALL_CONTAINERS)
+    }
+
     /// The parameter with which the answer is not simply the bytes of the log from its beginning.
     fn against_range(&self, format: Format) -> Option<&'static str> {
         let names = [
@@ -245,6 +280,7 @@ impl GetTaskLogsQuery {
             ("stream", self.stream.is_some()),
             ("grep", self.grep.is_some()),
             ("timestamps", self.timestamps),
+            ("container=*", self.wants_all()),
         ];
         names.into_iter().find(|(_, given)| *given).map(|(name, _)| name)
     }
@@ -252,6 +288,10 @@ impl GetTaskLogsQuery {
 
 /// What is to be answered, once everything that was said is put together.
 struct Asked {
+    /// The one that is wanted, or the main one.
+    container: String,
+    /// Where the others begin, if all are wanted.
+    offsets: BTreeMap<String, u64>,
     from: LogPlace,
     follow: Follow,
     /// The log may not say anything for long.
@@ -270,6 +310,11 @@ impl Asked {
         headers: &HeaderMap,
     ) -> Result<Self, Problem> {
         if let Some(seen) = last_event(format, headers)? {
+            if query.wants_all() {
+                return Err(invalid(
+                    "Last-Event-ID is of one container: name it, or leave out the header",
+                ));
+            }
             // A browser sends it with the address that it began with.
             if let Some(attempt) = query.attempt.filter(|it| *it != seen.attempt) {
                 let named = seen.attempt;
@@ -287,33 +332,70 @@ impl Asked {
             return Err(Problem::new(ProblemKind::AttemptNotFound, detail));
         }
         let task = record.task;
+        let several = query.wants_all();
+        let container = query.container.take().filter(|_| !several);
+        let container = container.unwrap_or_else(|| MAIN_CONTAINER.to_owned());
+        let is_over = record.state.is_terminal() || attempt < latest;
+        let containers = if several || container != MAIN_CONTAINER {
+            app.logs.containers(task, attempt).await?
+        } else {
+            Vec::new()
+        };
+        // One that has not written anything may still come.
+        let may_come = query.follow && !is_over;
+        if !several && container != MAIN_CONTAINER && !containers.contains(&container) && !may_come
+        {
+            return Err(no_such_container(&container, containers, is_over));
+        }
         let mut select = Select { stream: query.stream, since: None, grep: query.grep };
         let mut from = LogPlace {
             attempt,
             offset: query.after.map(|it| it.offset).or(query.offset).unwrap_or_default(),
         };
-        if let Some(since) = query.since {
-            let nanos = nanos(since, app.clock.now());
-            from.offset = from.offset.max(app.logs.offset_since(task, attempt, nanos).await?);
-            select.since = Some(nanos);
-        }
-        if let Some(lines) = query.tail {
-            let end = LogPlace { attempt, offset: app.logs.length(task, attempt).await? };
-            from.offset = tail(app, task, end, lines, &select).await?;
+        select.since = query.since.map(|it| nanos(it, app.clock.now()));
+        let begin = |container: String| {
+            let select = &select;
+            async move {
+                let mut offset = from.offset;
+                if let Some(since) = select.since {
+                    let since = app.logs.offset_since(task, &container, attempt, since).await?;
+                    offset = offset.max(since);
+                }
+                if let Some(lines) = query.tail {
+                    let offset_at_end = app.logs.length(task, &container, attempt).await?;
+                    let end = LogPlace { attempt, offset: offset_at_end };
+                    offset = tail(app, task, &container, end, lines, select).await?;
+                }
+                Ok::<_, Problem>((container, offset))
+            }
+        };
+        let mut offsets = BTreeMap::new();
+        if several {
+            offsets = futures_util::future::try_join_all(containers.into_iter().map(begin))
+                .await?
+                .into_iter()
+                .collect();
+        } else {
+            from.offset = begin(container.clone()).await?.1;
         }
         let follow = match (query.follow, query.attempt) {
             (false, _) => Follow::No,
             (true, Some(_)) => Follow::Attempt,
             (true, None) => Follow::Task,
         };
-        let form = Form { format, timestamps: query.timestamps, select };
+        let form = Form { format, timestamps: query.timestamps, select, several };
         let waits = query.follow && !record.state.is_terminal();
         let plain = form.is_plain();
-        Ok(Self { from, follow, waits, form, plain })
+        Ok(Self { container, offsets, from, follow, waits, form, plain })
     }
 
-    async fn answer(self, app: App, task: TaskId) -> Result<Response, Problem> {
-        let mut blocks = app.logs.blocks(task, self.from, self.follow);
+    async fn answer(mut self, app: App, task: TaskId) -> Result<Response, Problem> {
+        let mut blocks = if self.form.several {
+            let offsets = std::mem::take(&mut self.offsets);
+            app.logs.merged(task, self.from.attempt, offsets, self.follow)
+        } else {
+            app.logs.blocks(task, &self.container, self.from, self.follow)
+        };
         if !self.waits {
             // A failure of the first read can still be told by the status.
             let first = blocks.next().await.transpose()?;
@@ -338,7 +420,7 @@ impl Asked {
         let content_range = HeaderValue::try_from(format!("bytes {first}-{last}/{all}"))
             .map_err(Problem::internal)?;
         let asked = Self { from: LogPlace { offset: first, ..self.from }, ..self };
-        let mut blocks = app.logs.blocks(record.task, asked.from, Follow::No);
+        let mut blocks = app.logs.blocks(record.task, &asked.container, asked.from, Follow::No);
         let begin = blocks.next().await.transpose()?;
         blocks = stream::iter(begin.map(Ok)).chain(blocks).boxed();
         let mut headers = asked.headers();

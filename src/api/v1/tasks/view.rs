@@ -17,7 +17,7 @@ use crate::domain::outcome::OutputValue;
 use crate::domain::state::TaskState;
 use crate::domain::target::Placement;
 use crate::ids::{AttemptNo, RunId, TaskId};
-use crate::store::{AttemptRecord, LogSeals, OutputRecord, TaskRecord};
+use crate::store::{AttemptRecord, LogSeal, LogSeals, OutputRecord, TaskRecord};
 
 /// A task as it stands.
 #[derive(Debug, Serialize, ToSchema)]
@@ -165,13 +165,25 @@ pub(in crate::api) struct Attempt {
     finished_at: Timestamp,
 }
 
-/// How complete the stored log of an attempt is.
+/// How complete the stored log of an attempt is, of all its containers.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct Log {
     bytes: u64,
     /// More was written than the limit takes; head and tail are kept.
     truncated: bool,
     /// Some of it could not be read.
+    incomplete: bool,
+    /// Each of them by its name, where there are several.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = Option<BTreeMap<String, ContainerLog>>)]
+    containers: BTreeMap<String, ContainerLog>,
+}
+
+/// How complete the stored log of one container is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::api) struct ContainerLog {
+    bytes: u64,
+    truncated: bool,
     incomplete: bool,
 }
 
@@ -280,11 +292,21 @@ impl From<AttemptRecord> for Attempt {
     }
 }
 
+fn of_container((name, it): (&String, &LogSeal)) -> (String, ContainerLog) {
+    let LogSeal { bytes, truncated, incomplete } = *it;
+    (name.clone(), ContainerLog { bytes, truncated, incomplete })
+}
+
 fn whole_log(seals: &LogSeals) -> Option<Log> {
     (!seals.is_empty()).then(|| Log {
         bytes: seals.values().map(|it| it.bytes).sum(),
         truncated: seals.values().any(|it| it.truncated),
         incomplete: seals.values().any(|it| it.incomplete),
+        containers: if seals.len() > 1 {
+            seals.iter().map(of_container).collect()
+        } else {
+            BTreeMap::new()
+        },
     })
 }
 

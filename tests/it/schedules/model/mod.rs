@@ -414,6 +414,15 @@ impl Ledger for Model {
         Ok(chunks.find(|it| it.last_at >= since).map(|it| it.byte_offset))
     }
 
+    async fn log_containers(&self, task: TaskId, attempt_no: AttemptNo) -> Answer<Vec<String>> {
+        let tables = self.tables();
+        let stored = tables.chunks.keys().filter(|it| (it.0, it.1) == (task, attempt_no.0));
+        let stored = stored.map(|it| it.2.clone());
+        let ended = tables.attempts.get(&(task, attempt_no.0)).and_then(|it| it.log.as_ref());
+        let sealed = ended.into_iter().flat_map(|it| it.keys().cloned());
+        Ok(stored.chain(sealed).collect::<BTreeSet<_>>().into_iter().collect())
+    }
+
     async fn ping(&self) -> Answer<()> {
         Ok(())
     }
