@@ -13,9 +13,9 @@ help: ## this list
 setup: ## install and start what is missing (packages, Docker engine, base image)
 	@scripts/setup
 
-demo: setup ## build it, start it, run a real workflow in containers and show what it made
+demo: setup ## build it, start it, run real work in containers and show it (on a cluster: ARGS='--target k8s')
 	cargo build --release --locked
-	scripts/demo
+	scripts/demo $(ARGS)
 
 run: setup ## build and start the service, and stay (state in .dev/)
 	cargo build --release --locked
