@@ -207,13 +207,11 @@ impl Output {
 
     fn enter(&mut self, block: &LogBlock) {
         let place = block.place;
-        match self.logs.iter().position(|it| it.container == block.container) {
-            Some(known) => self.current = known,
-            None => {
-                let container = Arc::clone(&block.container);
-                self.current = self.logs.len();
-                self.logs.push(Log { container, place, lines: Lines::default() });
-            }
+        let known = self.logs.iter().position(|it| it.container == block.container);
+        self.current = known.unwrap_or(self.logs.len());
+        if known.is_none() {
+            let container = Arc::clone(&block.container);
+            self.logs.push(Log { container, place, lines: Lines::default() });
         }
         self.logs[self.current].place = place;
     }

@@ -153,3 +153,33 @@ async fn events_that_are_cut_again_and_again_are_whole_over_every_attempt() {
     assert_eq!(place, all.last().unwrap().0);
     containers::gone(&id).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_main_container_decides_whatever_becomes_of_the_others() {
+    let service = Service::start().await;
+    let env = json!({
+        "FAKE_RUN_FOR": "300ms", "FAKE_LOG_LINES": "3",
+        "FAKE_SIDE_LOGS": "setup:2,proxy:4+,next:-,broken:!",
+    });
+    let id = service.submit(json!({"image": "x", "target": "simulated", "env": env})).await;
+    let task = service.ended(&id).await;
+    assert_eq!(task["state"], "succeeded", "{task}");
+    let log = |bytes: u64, incomplete: bool| json!({"bytes": bytes, "truncated": false, "incomplete": incomplete});
+    let mut expected = log(63, true);
+    expected["containers"] = json!({
+        "main": log(21, false), "setup": log(14, false), "proxy": log(28, false),
+        "next": log(0, false), "broken": log(0, true),
+    });
+    assert_eq!(task["attempts"][0]["log"], expected);
+    let lines = |count: usize| (1..=count).map(|it| format!("line {it}\n")).collect::<String>();
+    for (container, expected) in
+        [("main", lines(3)), ("setup", lines(2)), ("proxy", lines(4)), ("next", lines(0))]
+    {
+        let log = text(&service, &id, &format!("?container={container}"), &[]).await;
+        assert_eq!(String::from_utf8_lossy(&log), expected, "{container}");
+    }
+    let all = text(&service, &id, "?container=*", &[]).await;
+    let all = String::from_utf8_lossy(&all);
+    let of = |name: &str| all.lines().filter(|it| it.starts_with(&format!("{name} | "))).count();
+    assert_eq!((of("main"), of("setup"), of("proxy")), (3, 2, 4), "{all}");
+}

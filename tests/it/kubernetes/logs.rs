@@ -31,14 +31,14 @@ fn bytes(frames: &[supercargo::runner::LogFrame]) -> Vec<u8> {
 async fn every_byte_comes_as_it_was_written() {
     run(Subject::kubernetes(), |subject: Arc<Subject>| async move {
         // Lines longer than an entry, ends without a line end, times of its own, bytes of any kind.
-        let script = r#"
+        let script = r"
             head -c 40000 /dev/zero | tr '\0' x; echo
             head -c 16384 /dev/zero | tr '\0' y; echo
             head -c 16385 /dev/zero | tr '\0' z; echo
             echo 2026-11-21T04:54:10.262517843Z mine
             echo then 2026-11-21T04:54:10.262517843Z mine
             printf '\377\000\r\033[1m\n\n'
-            printf 'no line end'"#;
+            printf 'no line end'";
         let mut expected = Vec::new();
         for (byte, count) in [(b'x', 40_000), (b'y', 16_384), (b'z', 16_385)] {
             expected.extend(vec![byte; count]);

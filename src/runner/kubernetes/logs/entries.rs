@@ -66,26 +66,21 @@ impl Entries {
                 return self.content(entry, ended).map(Ok);
             }
             match self.begin(ended) {
-                Begin::Entry => {}
+                Begin::Entry => continue,
                 Begin::More => return None,
-                Begin::NoTime if self.may_begin_within => {
-                    let end = memchr::memchr(b'\n', &self.buffer);
-                    match end {
-                        Some(end) => self.buffer.advance(end + 1),
-                        None if ended => return Some(Err(self.told())),
-                        None => {
-                            // Whatever its length; what is told of it is enough.
-                            self.buffer.truncate(TOLD);
-                            return None;
-                        }
-                    }
+                Begin::NoTime => {}
+            }
+            let end = memchr::memchr(b'\n', &self.buffer);
+            match end {
+                Some(end) if self.may_begin_within => self.buffer.advance(end + 1),
+                // Whatever its length: so much of it is enough to tell.
+                None if self.may_begin_within && !ended => {
+                    self.buffer.truncate(TOLD);
+                    return None;
                 }
-                Begin::NoTime
-                    if ended || self.buffer.len() >= TOLD || self.buffer.contains(&b'\n') =>
-                {
-                    return Some(Err(self.told()));
-                }
-                Begin::NoTime => return None,
+                // The rest of it may come.
+                None if !ended && self.buffer.len() < TOLD => return None,
+                _ => return Some(Err(self.told())),
             }
         }
     }

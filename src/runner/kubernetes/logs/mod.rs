@@ -25,6 +25,7 @@ use tokio::time::timeout;
 
 use self::entries::Entries;
 use super::errors::Fault;
+use super::session::now;
 use crate::runner::{LogFrame, RunnerError};
 
 const NANOS: i64 = 1_000_000_000;
@@ -143,7 +144,7 @@ impl Reader {
             .logs(&source.pod, &params(&source.container, part))
             .map_err(|it| RunnerError::Unavailable(it.to_string()))?;
         // A kubelet answers a follower when there is something to follow.
-        let limit = if follow { silence(0, since) } else { STALL };
+        let limit = if follow { silence(0, since, now()) } else { STALL };
         let opened = timeout(limit, source.client.request_stream(request)).await;
         let body: Pin<Box<dyn AsyncBufRead + Send>> = match opened {
             Ok(Ok(body)) => Box::pin(body),
@@ -195,7 +196,7 @@ impl Reader {
             if self.ended {
                 return None;
             }
-            let limit = if self.follow { silence(self.taken, self.latest) } else { STALL };
+            let limit = if self.follow { silence(self.taken, self.latest, now()) } else { STALL };
             match timeout(limit, self.fill()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
@@ -246,9 +247,9 @@ fn params(container: &str, part: Part) -> LogParams {
 
 /// How long a follower waits that got so much, up to an entry of this time: as long as it is ago, so that who
 /// asks again and again and finds nothing asks less and less often.
-fn silence(taken: usize, latest: Option<i64>) -> Duration {
+fn silence(taken: usize, latest: Option<i64>, now: Timestamp) -> Duration {
     let least = if taken >= MUCH { SHORT_SILENCE } else { SILENCE };
-    let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX);
+    let now = i64::try_from(now.as_nanosecond()).unwrap_or(i64::MAX);
     let ago = latest.map_or(0, |it| now.saturating_sub(it));
     Duration::from_nanos(u64::try_from(ago).unwrap_or_default()).clamp(least, LONG_SILENCE)
 }
@@ -283,22 +284,23 @@ mod tests {
 
     #[test]
     fn a_follower_is_silent_for_less_where_much_was_written_and_for_longer_each_time() {
-        let ago = |seconds| {
-            let now = i64::try_from(Timestamp::now().as_nanosecond()).unwrap();
-            Some(now - seconds * NANOS)
-        };
-        for (taken, latest, least, most) in [
-            (0, None, 30, 30),
-            (0, ago(0), 30, 30),
-            (MUCH, ago(0), 2, 2),
-            (MUCH, ago(-60), 2, 2),
-            (MUCH, ago(10), 10, 11),
-            (0, ago(40), 40, 41),
-            (MUCH, ago(3_600), 60, 60),
+        let now = Timestamp::from_nanosecond(NANOSECOND.into()).unwrap();
+        let ago = |seconds: i64| Some(NANOSECOND - seconds * NANOS);
+        for (taken, latest, expected) in [
+            (0, None, 30),
+            (0, ago(0), 30),
+            (MUCH, ago(0), 2),
+            // The clock of the node is ahead.
+            (MUCH, ago(-60), 2),
+            (MUCH, ago(10), 10),
+            (0, ago(40), 40),
+            (MUCH, ago(3_600), 60),
         ] {
-            let silence = silence(taken, latest);
-            let range = Duration::from_secs(least)..=Duration::from_secs(most);
-            assert!(range.contains(&silence), "{taken} {latest:?} {silence:?}");
+            assert_eq!(
+                silence(taken, latest, now),
+                Duration::from_secs(expected),
+                "{taken} {latest:?}"
+            );
         }
     }
 }
