@@ -232,11 +232,13 @@ pub fn within(path: &str, folder: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::*;
     use crate::domain::spec::{Limits, parse};
-    use crate::domain::target::DockerBackend;
+    use crate::domain::target::{DockerBackend, Target};
 
     fn kubernetes(pod_security: PodSecurity, pod_template: Option<Value>) -> Backend {
         let target = json!({
@@ -248,8 +250,12 @@ mod tests {
 
     /// `pointer code: detail`, a line for each fault.
     fn found(document: &Value, backend: &Backend) -> String {
-        let spec = parse(document, &Limits::default()).unwrap();
-        let faults = faults(&spec, "prod", backend);
+        let mut limits = Limits::default();
+        let target = Target::plain(backend.clone());
+        Arc::make_mut(&mut limits.targets).insert("prod".to_owned(), target);
+        let mut document = document.clone();
+        document["target"] = json!("prod");
+        let faults = parse(&document, &limits).err().unwrap_or_default();
         faults.iter().map(|it| format!("{} {}: {}\n", it.pointer, it.code, it.detail)).collect()
     }
 

@@ -142,14 +142,17 @@ mod tests {
 
     use super::*;
     use crate::domain::spec::{Limits, parse};
-    use crate::domain::target::{Backend, Target};
+    use crate::domain::target::{Access, Backend, KubernetesBackend, Target};
 
     #[test]
     fn the_document_of_a_spec_reads_as_that_spec() {
         let mut limits = Limits::default();
         let mut zoned = Target::plain(Backend::Simulated);
         zoned.labels.insert("zone".to_owned(), "a".to_owned());
-        Arc::make_mut(&mut limits.targets).insert("zoned".to_owned(), zoned);
+        let cluster = KubernetesBackend::over(Access::InCluster);
+        let cluster = Target::plain(Backend::Kubernetes(Box::new(cluster)));
+        Arc::make_mut(&mut limits.targets)
+            .extend([("zoned".to_owned(), zoned), ("prod".to_owned(), cluster)]);
         for document in [
             json!({"image": "a"}),
             json!({"image": "a", "command": [], "entrypoint": []}),
@@ -159,7 +162,7 @@ mod tests {
                 "files": [{"path": "/f", "content": "a\u{0}ä", "mode": "0755"}, {"path": "/g", "content_base64": "/wAB"}],
                 "resources": {"cpu": "1.5", "memory": "1.5Gi", "pids": 10}, "init": true, "target": "simulated",
                 "pull_policy": "never", "timeouts": {"queue": "1h", "schedule": "1h", "run": "90s", "stop_grace": "250ms"},
-                "kubernetes": {"namespace": "etl", "service_account": "a", "strict": true, "pod_template": {"spec": {
+                "kubernetes": {"namespace": "etl", "service_account": "a", "pod_template": {"spec": {
                     "nodeSelector": {"z": "1", "a": null}, "containers": [{"name": "side", "image": "s"}]}}},
                 "retries": {"max": 2, "backoff": {"initial": "2s", "max": "1h"}, "on_exit_codes": [75, 3], "on_unconfirmed": true},
                 "platform_retries": 0, "skip_on_exit_codes": [99], "at_most_once": true,
@@ -169,6 +172,7 @@ mod tests {
             }),
             json!({"image": "a", "resources": {"memory": "500000001"}}),
             json!({"image": "a", "kubernetes": {}}),
+            json!({"image": "a", "target": "prod", "kubernetes": {"strict": true}}),
             json!({"image": "a", "target": {"labels": {"zone": "a"}}}),
         ] {
             let spec = parse(&document, &limits).unwrap();

@@ -1,4 +1,10 @@
-//! What needs a cluster and no service: the one that `KUBECONFIG` names.
+//! Pods on a real cluster, the one that `KUBECONFIG` names: what is asked of its API server, what a node makes of
+//! pods, and what becomes of tasks where something goes wrong.
 
+#[cfg(feature = "failpoints")]
+mod kills;
 mod logs;
 mod manifests;
+mod node;
+mod scene;
+mod trouble;

@@ -1,7 +1,9 @@
 //! The cluster that tests run against: the one that `KUBECONFIG` names.
 
 use std::io;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, LazyLock};
 
 use futures_util::FutureExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
@@ -12,6 +14,7 @@ use kube::{Api, Client, Config};
 use serde_json::json;
 use supercargo::domain::target::{Access, KubeconfigSource, KubernetesBackend};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::engine::required;
 use super::proxy::{Connect, Proxy, Stream};
@@ -20,17 +23,35 @@ use super::{eventually, within};
 /// Where the tests that need no namespace of their own make their pods.
 const NAMESPACE: &str = "supercargo-test";
 
+/// Most tests use it beside others, and some have to have it for themselves.
+static SHARED: LazyLock<Arc<RwLock<()>>> = LazyLock::new(Arc::default);
+
+enum Use {
+    Shared { _guard: OwnedRwLockReadGuard<()> },
+    Alone { _guard: OwnedRwLockWriteGuard<()> },
+}
+
 #[derive(Clone)]
 pub(crate) struct Cluster {
     kubeconfig: Kubeconfig,
     config: Config,
     pub(crate) client: Client,
+    _use: Arc<Use>,
 }
 
 impl Cluster {
     /// The one that is there, or the reason why its tests are skipped.
     pub(crate) async fn find() -> Option<Self> {
-        match Self::connect().await {
+        Self::find_for(Use::Shared { _guard: Arc::clone(&SHARED).read_owned().await }).await
+    }
+
+    /// While nobody else uses it.
+    pub(crate) async fn find_alone() -> Option<Self> {
+        Self::find_for(Use::Alone { _guard: Arc::clone(&SHARED).write_owned().await }).await
+    }
+
+    async fn find_for(how: Use) -> Option<Self> {
+        match Self::connect(how).await {
             Ok(cluster) => Some(cluster),
             Err(why) => {
                 let must = required("kubernetes");
@@ -41,7 +62,7 @@ impl Cluster {
         }
     }
 
-    async fn connect() -> Result<Self, String> {
+    async fn connect(how: Use) -> Result<Self, String> {
         if std::env::var_os("KUBECONFIG").is_none() {
             return Err("KUBECONFIG names none".to_owned());
         }
@@ -50,7 +71,7 @@ impl Cluster {
         let config = Config::from_custom_kubeconfig(kubeconfig.clone(), &options);
         let config = config.await.map_err(|it| it.to_string())?;
         let client = Client::try_from(config.clone()).map_err(|it| it.to_string())?;
-        let cluster = Self { kubeconfig, config, client };
+        let cluster = Self { kubeconfig, config, client, _use: Arc::new(how) };
         cluster.client.apiserver_version().await.map_err(|it| it.to_string())?;
         cluster.make_namespace(NAMESPACE).await;
         Ok(cluster)
@@ -78,12 +99,7 @@ impl Cluster {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
 
-    /// As a target would name it.
-    pub(crate) fn backend(&self) -> KubernetesBackend {
-        self.backend_of(&self.kubeconfig)
-    }
-
-    /// The same through a proxy.
+    /// As a target would name it, through a proxy.
     pub(crate) fn backend_behind(&self, proxy: &Proxy) -> KubernetesBackend {
         let mut kubeconfig = self.kubeconfig.clone();
         for it in &mut kubeconfig.clusters {
@@ -91,10 +107,10 @@ impl Cluster {
                 cluster.server = Some(proxy.host());
             }
         }
-        self.backend_of(&kubeconfig)
+        Self::backend_of(&kubeconfig)
     }
 
-    fn backend_of(&self, kubeconfig: &Kubeconfig) -> KubernetesBackend {
+    fn backend_of(kubeconfig: &Kubeconfig) -> KubernetesBackend {
         let text = serde_json::to_string(kubeconfig).unwrap();
         KubernetesBackend {
             namespace: Some(NAMESPACE.to_owned()),
@@ -132,5 +148,27 @@ impl Cluster {
         within("a patch", self.pods().patch(pod, &PatchParams::default(), &patch)).await.ok();
         let params = DeleteParams::default().grace_period(0);
         within("a removal", self.pods().delete(pod, &params)).await.ok();
+    }
+}
+
+/// The script that stops and starts the parts of the cluster: `SUPERCARGO_TEST_CLUSTER` names it.
+pub(crate) struct Control(PathBuf);
+
+impl Control {
+    pub(crate) fn find() -> Option<Self> {
+        let script = std::env::var_os("SUPERCARGO_TEST_CLUSTER").map(PathBuf::from);
+        if script.is_none() {
+            assert!(!required("kubernetes"), "SUPERCARGO_TEST_CLUSTER must name the script");
+            eprintln!(
+                "skipped: SUPERCARGO_TEST_CLUSTER names no script that stops parts of the cluster"
+            );
+        }
+        script.map(Self)
+    }
+
+    /// `stop` or `start`, and the component.
+    pub(crate) fn run(&self, args: &[&str]) {
+        let status = Command::new(&self.0).args(args).status().unwrap();
+        assert!(status.success(), "{args:?}");
     }
 }
