@@ -10,12 +10,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::capability;
 use super::files::{read_files, read_outputs};
 use super::kubernetes::read_kubernetes;
 use super::{
     Cleanup, Fault, KubernetesOptions, ObjectReader, PullPolicy, Resources, Retries, TaskSpec,
-    Timeouts, escape, suggest,
+    Timeouts, capability, escape, suggest,
 };
 use crate::domain::quantity;
 use crate::domain::target::{
@@ -78,20 +77,26 @@ pub fn parse_submission(document: &Value, limits: &Limits) -> Result<Submission,
     let mut faults = Vec::new();
     let read = ObjectReader::open(document, String::new(), &mut faults).map(|mut task| {
         let spec = read_task(&mut task, limits);
-        // Any of them may take it.
-        for (name, target) in
-            limits.targets.iter().filter(|(name, it)| spec.target.matches(name, it))
-        {
-            task.faults().extend(capability::faults(&spec, name, &target.backend));
-        }
         let work = read_work(&mut task);
         task.finish();
         Submission { spec, work }
     });
     match read {
-        Some(it) if faults.is_empty() => Ok(it),
+        Some(it) if faults.is_empty() => match unsupported(&it.spec, limits) {
+            none if none.is_empty() => Ok(it),
+            faults => Err(faults),
+        },
         _ => Err(faults),
     }
+}
+
+/// What a target that may get the task can't honour. Each that has the labels has to be able to.
+fn unsupported(spec: &TaskSpec, limits: &Limits) -> Vec<Fault> {
+    let mut fits = limits.targets.iter().filter(|(name, it)| spec.target.matches(name, it));
+    let faults = fits.find_map(|(name, it)| {
+        Some(capability::faults(spec, name, &it.backend)).filter(|it| !it.is_empty())
+    });
+    faults.unwrap_or_default()
 }
 
 fn read_task(task: &mut ObjectReader<'_>, limits: &Limits) -> TaskSpec {

@@ -28,7 +28,7 @@ fn documents() -> Vec<Value> {
         json!({"kind": "simulated", "enabled": false, "concurrency": 7, "labels": {"gpu": "yes", "a/b.c-d_e": "1"}}),
         json!({"kind": "docker"}),
         json!({"kind": "docker", "host": "tcp://h:2375"}),
-        json!({"kind": "kubernetes", "in_cluster": true, "namespace": "etl"}),
+        json!({"kind": "kubernetes", "in_cluster": true, "namespace": "etl", "namespaces": ["a", "b"]}),
         json!({"kind": "kubernetes", "kubeconfig": {}}),
         json!({"kind": "kubernetes", "kubeconfig": {"path": "/etc/k", "context": "prod"}}),
         json!({"kind": "kubernetes", "kubeconfig": {"content": "apiVersion: v1\ns3cret: 1\n"}}),

@@ -148,7 +148,7 @@ impl KubernetesRunner {
             // Nodes take a minute to confirm the end of what they have not started.
             let never_came = !latest.has_run() && begun.elapsed() > START_PATIENCE;
             let ended = latest.is_dying()
-                && timeout(LOOK_AGAIN, self.are_ended(&latest)).await.unwrap_or(false);
+                && timeout(START_PATIENCE, self.are_ended(&latest)).await.unwrap_or(false);
             if latest.is_over() || never_came || ended || self.lost_its_node(&latest).await {
                 return self.release(&latest).await;
             }

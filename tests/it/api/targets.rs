@@ -203,3 +203,22 @@ async fn a_check_is_answered_by_a_worker() {
         (&json!(false), &json!("refused"), &json!("w1"), &json!({"missing": []}))
     );
 }
+
+#[tokio::test]
+async fn what_a_target_can_not_honour_is_refused_with_field_and_target() {
+    let app = test_app!();
+    app.put(
+        &path("pods"),
+        &json!({"kind": "kubernetes", "in_cluster": true, "labels": {"k": "s"}}),
+    )
+    .await;
+    for target in [json!("pods"), json!({"labels": {"k": "s"}})] {
+        let task = json!({"image": "x", "target": target, "resources": {"pids": 10}});
+        let refused = app.post("/api/v1/tasks", &task).await.json();
+        assert_eq!(refused["errors"][0]["pointer"], "/resources/pids", "{refused:#}");
+        assert!(refused["detail"].as_str().unwrap().contains("\"pods\""), "{refused:#}");
+    }
+    let strict = json!({"image": "x", "target": "simulated", "kubernetes": {"strict": true}});
+    let refused = app.post("/api/v1/tasks", &strict).await.problem();
+    assert!(refused.starts_with("422 spec_invalid"), "{refused}");
+}

@@ -49,6 +49,9 @@ pub(in crate::api) struct TargetDocument {
     /// Kubernetes: where pods go. Default: as the credentials say, else `default`.
     #[schema(required = false, max_length = 63, examples("etl"))]
     namespace: String,
+    /// The others that tasks may name.
+    #[schema(required = false, examples(json!(["etl-heavy"])))]
+    namespaces: Vec<String>,
     /// The certificate of the API server is not checked.
     #[schema(required = false, default = false)]
     tls_skip_verify: bool,
