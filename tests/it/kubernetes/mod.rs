@@ -5,6 +5,5 @@
 mod kills;
 mod logs;
 mod manifests;
-mod node;
 mod scene;
 mod trouble;
