@@ -64,33 +64,3 @@ async fn what_can_not_start_says_why_at_once() {
     }
     scene.close().await;
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cancel_works_in_every_phase_of_a_pod() {
-    let Some(cluster) = Cluster::find().await else { return };
-    let scene = Scene::start(cluster, &[]).await;
-    let unscheduled =
-        scene.service.submit(task("true", json!({"resources": {"cpu": "1000"}}))).await;
-    let pulling = json!({"image": "supercargo.invalid/none:1"});
-    let pulling = scene.service.submit(task("true", pulling)).await;
-    let side = json!([{"name": "side", "image": "busybox:latest", "imagePullPolicy": "Never",
-        "command": ["sh", "-c", "while :; do sleep 1; done"]}]);
-    let side = json!({"kubernetes": {"pod_template": {"spec": {"containers": side}}}});
-    let runs = scene.service.submit(task("echo it ran; sleep 600", side)).await;
-    for id in [&unscheduled, &pulling] {
-        scene.until_pod(id, "there", |_| true).await;
-    }
-    until("its log is there", PATIENCE, async || {
-        (scene.service.log(&runs).await == "it ran\n").then_some(())
-    })
-    .await;
-    for id in [&unscheduled, &pulling, &runs] {
-        scene.service.request("POST", &format!("/tasks/{id}/cancel"), None).await;
-    }
-    for id in [&unscheduled, &pulling, &runs] {
-        let it = scene.ended(id).await;
-        assert_eq!(it["state"], "cancelled", "{it:#}");
-    }
-    assert_eq!(scene.service.log(&runs).await, "it ran\n");
-    scene.close().await;
-}
