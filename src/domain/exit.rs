@@ -16,6 +16,9 @@ pub struct ExitReport {
     /// The engine itself was away: what was written last may have reached nobody.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unwatched: bool,
+    /// What it left goes at any moment, or is gone: it is read as far as it can be now, and not waited for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fleeting: bool,
 }
 
 /// How the main container ended. A sandbox that vanished has none of these: it is never an exit.

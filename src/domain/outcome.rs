@@ -160,6 +160,7 @@ mod tests {
             started_at: None,
             finished_at: None,
             unwatched: false,
+            fleeting: false,
         }
     }
 

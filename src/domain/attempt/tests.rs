@@ -15,6 +15,7 @@ fn exit(code: i32) -> ExitReport {
         started_at: Some(at(1)),
         finished_at: Some(at(2)),
         unwatched: false,
+        fleeting: false,
     }
 }
 
@@ -148,8 +149,13 @@ fn at_most_once_is_not_launched_by_a_second_holder() {
 #[test]
 fn at_most_once_is_not_launched_again_after_a_lost_answer() {
     let failed = ExitStatus::StartFailed { code: 128, message: "exists".to_owned() };
-    let failed =
-        ExitReport { status: failed, started_at: None, finished_at: None, unwatched: false };
+    let failed = ExitReport {
+        status: failed,
+        started_at: None,
+        finished_at: None,
+        unwatched: false,
+        fleeting: false,
+    };
     for sandbox in [Sandbox::Absent, Sandbox::Created, Sandbox::Exited(failed)] {
         let mut it = in_phase(Phase::Starting);
         it.at_most_once = true;

@@ -83,7 +83,9 @@ fn phase(state: &ContainerState, context: Context<'_>) -> Option<Phase> {
     let started_at = time(state.started_at.as_deref())
         .map(|started| finished_at.map_or(started, |finished| started.min(finished)));
     let unwatched = context.outages.unseen_in(finished_at);
-    let ended = |status| Phase::Ended(ExitReport { status, started_at, finished_at, unwatched });
+    let ended = |status| {
+        Phase::Ended(ExitReport { status, started_at, finished_at, unwatched, fleeting: false })
+    };
     let start_failed = || {
         let message = if error.is_empty() { "the engine could not start it" } else { error };
         ended(ExitStatus::StartFailed { code, message: message.to_owned() })

@@ -81,6 +81,7 @@ impl Sandbox {
                     started_at: None,
                     finished_at: None,
                     unwatched: false,
+                    fleeting: false,
                 });
             }
             Progress::Started(run) => run,
@@ -92,6 +93,7 @@ impl Sandbox {
                 started_at: Some(run.started_at),
                 finished_at: Some(finished_at),
                 unwatched: false,
+                fleeting: false,
             })
         };
         if let Some((status, after)) = &run.cut {

@@ -170,7 +170,7 @@ fn a_collector_shares_the_folders_of_outputs() {
         "image": "busybox", "user": "1000:1000", "timeouts": {"run": "1h"},
         "files": [{"path": "/out/in.txt", "content": "x"}],
         "outputs": {
-            "a": {"path": "/out/a"}, "b": {"path": "/out/deep/b/"}, "c": {"path": "/work/x/c"}, "d": {"path": "/data/d"}, "e": {},
+            "a": {"path": "/out/a"}, "b": {"path": "/out/deep/b/"}, "c": {"path": "/job/x/c"}, "d": {"path": "/data/d"}, "e": {},
         },
         "kubernetes": {"pod_template": {"spec": {
             "volumes": [{"name": "data", "emptyDir": {}}],

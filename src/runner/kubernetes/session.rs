@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::access::{self, Connection};
-use super::errors::Fault;
+use super::errors::{Fault, chain};
 use super::happenings::{self, Happening, Happenings};
 use super::seen::Seen;
 use crate::clock::{Clock as _, SystemClock};
@@ -52,6 +52,8 @@ pub(super) struct Session {
     pods: Mutex<HashMap<Place, Entry>>,
     /// How many namespaces have been listed.
     listed: watch::Sender<usize>,
+    /// Why the last list or watch failed.
+    not_listed: Mutex<String>,
     happenings: Mutex<Happenings>,
     /// The pods whose end we asked for, by UID.
     stopped: Mutex<HashSet<String>>,
@@ -89,6 +91,7 @@ impl Session {
             namespaces: watch::Sender::default(),
             pods: Mutex::default(),
             listed: watch::Sender::new(0),
+            not_listed: Mutex::default(),
             happenings: Mutex::default(),
             stopped: Mutex::default(),
             suspect: Notify::new(),
@@ -414,7 +417,8 @@ impl Session {
         if *self.listed.borrow() < wanted {
             let mut listed = self.listed.subscribe();
             if timeout(PROBE_TIMEOUT / 2, listed.wait_for(|it| *it >= wanted)).await.is_err() {
-                return Err("the pods can't be listed".to_owned());
+                let why = lock(&self.not_listed).clone();
+                return Err(format!("the pods can't be listed: {why}"));
             }
         }
         Ok(EngineState::Ready { id, version: version.git_version, node: None })
@@ -476,6 +480,10 @@ impl Session {
     /// Waits until it may be tried again. True: with a new client.
     async fn watch_failed(&self, namespace: &str, error: &watcher::Error) -> bool {
         tracing::debug!(namespace, %error, "the watch broke off");
+        *lock(&self.not_listed) = match error {
+            watcher::Error::InitialListFailed(kube::Error::Api(status)) => status.message.clone(),
+            other => format!("{namespace}: {}", chain(other)),
+        };
         let unauthorized = matches!(
             error,
             watcher::Error::InitialListFailed(kube::Error::Api(status))

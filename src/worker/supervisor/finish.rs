@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::{Shared, collect};
-use super::pumps::{LogEnds, Pumps};
+use super::pumps::{LogEnds, Patience, Pumps};
 use super::{Quit, SLOW_FINISH, Supervisor, insist};
 use crate::domain::attempt::{Ending, Event, Sandbox};
 use crate::domain::exit::ExitReport;
@@ -24,6 +24,10 @@ use crate::store::{AttemptEnd, AttemptFate, ClaimedTask, LogSeals, Recorded, Req
 
 /// After a longer wait nobody misses the second that those who claim may take.
 const LONGEST_TIMER: Duration = Duration::from_mins(1);
+/// How long a log may take to its end once the database answers again.
+const FINISH_AFTER_OUTAGE: Duration = Duration::from_mins(1);
+/// How long what may be gone is asked for.
+const FLEETING_FINISH: Duration = Duration::from_secs(15);
 
 impl Supervisor<'_> {
     pub(super) async fn collect(&mut self, exit: &ExitReport) -> Result<(), Quit> {
@@ -34,7 +38,13 @@ impl Supervisor<'_> {
         };
         pumps.exited();
         let finish = Duration::try_from(self.spec.timeouts.finish).unwrap_or_default();
-        let deadline = Instant::now() + finish;
+        let now = Instant::now();
+        let patience = if exit.fleeting {
+            let deadline = now + finish.min(FLEETING_FINISH);
+            Patience { deadline, after_outage: Duration::ZERO }
+        } else {
+            Patience { deadline: now + finish, after_outage: FINISH_AFTER_OUTAGE }
+        };
         let stored = {
             let runner = self.runner.as_ref();
             let stored = store_remains(
@@ -44,7 +54,7 @@ impl Supervisor<'_> {
                 &self.spec,
                 &handle,
                 pumps,
-                deadline,
+                patience,
             );
             tokio::pin!(stored);
             tokio::select! {
@@ -305,10 +315,10 @@ async fn store_remains(
     spec: &TaskSpec,
     handle: &Handle,
     pumps: Pumps,
-    deadline: Instant,
+    patience: Patience,
 ) -> Result<(LogEnds, collect::Remains), Quit> {
-    let files = collect::files(shared, runner, claimed, spec, handle, deadline);
-    let (logs, files) = tokio::join!(pumps.drain(shared, deadline), files);
+    let files = collect::files(shared, runner, claimed, spec, handle, patience.deadline);
+    let (logs, files) = tokio::join!(pumps.drain(shared, patience), files);
     let logs = logs?;
     failpoints::at(Point::LogDrained);
     let remains = match files {

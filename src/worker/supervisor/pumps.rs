@@ -21,9 +21,6 @@ use crate::logs::pump::{LogEnd, Pump};
 use crate::runner::Handle;
 use crate::store::{LogSeals, NewChunk};
 
-/// How long a log may take to its end once the database answers again.
-const FINISH_AFTER_OUTAGE: Duration = Duration::from_mins(1);
-
 pub(super) struct Pumps {
     main: PumpTask,
     sides: Vec<(Arc<str>, PumpTask)>,
@@ -38,6 +35,14 @@ impl Drop for PumpTask {
         // Whoever has the attempt next reads on from what is stored.
         self.0.abort();
     }
+}
+
+/// How long the end of a log is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    pub(super) deadline: Instant,
+    /// Longer than that where the database was away.
+    pub(super) after_outage: Duration,
 }
 
 /// The ends of all logs.
@@ -99,11 +104,11 @@ impl Pumps {
         self.exited.cancel();
     }
 
-    /// Each to its end, or as far as they come until the deadline.
+    /// Each to its end, or as far as they come in time.
     pub(super) async fn drain(
         mut self,
         shared: &Shared,
-        deadline: Instant,
+        Patience { deadline, after_outage }: Patience,
     ) -> Result<LogEnds, Quit> {
         let give_up = self.give_up.clone();
         let ends = self.ends();
@@ -113,7 +118,7 @@ impl Pumps {
         }
         // They may have waited for the database, which does not count: the engine still has the logs.
         if insist(shared, || shared.parts.store.ping()).await.is_ok()
-            && let Ok(ends) = tokio::time::timeout(FINISH_AFTER_OUTAGE, &mut ends).await
+            && let Ok(ends) = tokio::time::timeout(after_outage, &mut ends).await
         {
             return ends;
         }

@@ -61,6 +61,12 @@ impl Scene {
         .await
     }
 
+    /// Asks somebody else's way for the removal of the pod of a task.
+    pub(super) async fn delete_pod(&self, task: &str) {
+        let name = self.pods_of(task).await.remove(0).metadata.name.unwrap();
+        self.pods().delete(&name, &DeleteParams::default()).await.unwrap();
+    }
+
     pub(super) async fn ended(&self, task: &str) -> Value {
         until(&format!("task {task} has ended"), PATIENCE, async || {
             let it = self.service.try_request("GET", &format!("/tasks/{task}"), None).await.ok()?;
@@ -107,4 +113,12 @@ pub(super) fn task(script: &str, more: Value) -> Value {
         task[name] = it.clone();
     }
     task
+}
+
+pub(super) fn is_running(pod: &Pod) -> bool {
+    let statuses = pod.status.as_ref().and_then(|it| it.container_statuses.as_ref());
+    statuses
+        .into_iter()
+        .flatten()
+        .any(|it| it.state.as_ref().is_some_and(|it| it.running.is_some()))
 }

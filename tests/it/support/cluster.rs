@@ -1,7 +1,7 @@
 //! The cluster that tests run against: the one that `KUBECONFIG` names.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use futures_util::FutureExt as _;
 use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
@@ -12,6 +12,7 @@ use kube::{Api, Client, Config};
 use serde_json::json;
 use supercargo::domain::target::{Access, KubeconfigSource, KubernetesBackend};
 use tokio::net::TcpStream;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::engine::required;
 use super::proxy::{Connect, Proxy, Stream};
@@ -20,17 +21,35 @@ use super::{eventually, within};
 /// Where the tests that need no namespace of their own make their pods.
 const NAMESPACE: &str = "supercargo-test";
 
+/// Most tests use it beside others, and some have to have it for themselves.
+static SHARED: LazyLock<Arc<RwLock<()>>> = LazyLock::new(Arc::default);
+
+enum Use {
+    Shared { _guard: OwnedRwLockReadGuard<()> },
+    Alone { _guard: OwnedRwLockWriteGuard<()> },
+}
+
 #[derive(Clone)]
 pub(crate) struct Cluster {
     kubeconfig: Kubeconfig,
     config: Config,
     pub(crate) client: Client,
+    _use: Arc<Use>,
 }
 
 impl Cluster {
     /// The one that is there, or the reason why its tests are skipped.
     pub(crate) async fn find() -> Option<Self> {
-        match Self::connect().await {
+        Self::find_for(Use::Shared { _guard: Arc::clone(&SHARED).read_owned().await }).await
+    }
+
+    /// While nobody else uses it.
+    pub(crate) async fn find_alone() -> Option<Self> {
+        Self::find_for(Use::Alone { _guard: Arc::clone(&SHARED).write_owned().await }).await
+    }
+
+    async fn find_for(how: Use) -> Option<Self> {
+        match Self::connect(how).await {
             Ok(cluster) => Some(cluster),
             Err(why) => {
                 let must = required("kubernetes");
@@ -41,7 +60,7 @@ impl Cluster {
         }
     }
 
-    async fn connect() -> Result<Self, String> {
+    async fn connect(how: Use) -> Result<Self, String> {
         if std::env::var_os("KUBECONFIG").is_none() {
             return Err("KUBECONFIG names none".to_owned());
         }
@@ -50,7 +69,7 @@ impl Cluster {
         let config = Config::from_custom_kubeconfig(kubeconfig.clone(), &options);
         let config = config.await.map_err(|it| it.to_string())?;
         let client = Client::try_from(config.clone()).map_err(|it| it.to_string())?;
-        let cluster = Self { kubeconfig, config, client };
+        let cluster = Self { kubeconfig, config, client, _use: Arc::new(how) };
         cluster.client.apiserver_version().await.map_err(|it| it.to_string())?;
         cluster.make_namespace(NAMESPACE).await;
         Ok(cluster)

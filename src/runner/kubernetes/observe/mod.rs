@@ -68,6 +68,7 @@ pub(super) fn standing(seen: &Seen, context: Context<'_>) -> Standing {
                 started_at: Some(started_at),
                 finished_at: Some(context.now),
                 unwatched: false,
+                fleeting: false,
             }),
         };
     }
@@ -94,6 +95,8 @@ fn ended(seen: &Seen, context: Context<'_>) -> Option<ExitReport> {
         started_at: started,
         finished_at,
         unwatched: false,
+        // A node removes the containers of a pod that is being removed, and their logs with them.
+        fleeting: seen.deletion.is_some(),
     };
     if let Some(Container {
         state: State::Ended { code, reason, message, started_at, finished_at },
@@ -123,7 +126,9 @@ fn ended(seen: &Seen, context: Context<'_>) -> Option<ExitReport> {
         return Some(report(disrupted(reason, message, None), failed.finished_at));
     }
     if seen.is_dying() {
-        return None;
+        let confirmed = seen.deletion.is_some_and(|it| it.is_confirmed);
+        // By then its node may have nothing left to follow.
+        return confirmed.then(|| ended_by_deadline(seen, context.now));
     }
     let is_final = matches!(seen.phase, Phase::Failed | Phase::Succeeded);
     let is_deleted = seen.deletion.is_some() && seen.is_over();
@@ -232,6 +237,7 @@ pub(super) fn ended_by_deadline(seen: &Seen, now: Timestamp) -> ExitReport {
         started_at: started_at(seen),
         finished_at: Some(now),
         unwatched: false,
+        fleeting: seen.deletion.is_some(),
     }
 }
 
@@ -243,6 +249,7 @@ pub(super) fn lost_with_node(seen: &Seen, now: Timestamp) -> ExitReport {
         started_at: started_at(seen),
         finished_at: Some(now),
         unwatched: true,
+        fleeting: true,
     }
 }
 
@@ -410,6 +417,8 @@ fn hopeless(
         }
         // Our own Secret comes right behind the pod.
         "CreateContainerConfigError" if message.contains(&gate_name(seen)) => None,
+        // A busy node has not read its Secrets yet, and tries again.
+        "CreateContainerConfigError" if is_busy(message) => None,
         "CreateContainerConfigError" if message.contains("runAsNonRoot") || settled => {
             failure(Reason::CreateConfigError)
         }
@@ -428,7 +437,7 @@ fn gate_name(seen: &Seen) -> String {
 }
 
 fn is_busy(message: &str) -> bool {
-    ["deadline exceeded", "reserved", "timeout"].iter().any(|it| message.contains(it))
+    ["deadline exceeded", "reserved", "timeout", "timed out"].iter().any(|it| message.contains(it))
 }
 
 /// What a node says of a pull. The text is all that it gives. None: nothing that could be understood, which

@@ -221,6 +221,7 @@ fn the_table_of_reasons_for_which_it_will_never_start() {
         ("ErrImagePull", "something new", None),
         ("ImagePullBackOff", "Back-off pulling image", None),
         ("CreateContainerConfigError", gate, None),
+        ("CreateContainerConfigError", "failed to sync secret cache: timed out waiting", None),
         ("CreateContainerConfigError", "secret \"x\" not found", Some(Reason::CreateConfigError)),
         (
             "CreateContainerConfigError",
@@ -302,4 +303,14 @@ fn a_node_that_ends_a_pod_has_not_ended_it_yet() {
     let seen = pod(only_main(json!({"running": {"startedAt": STARTED}}), "Failed"));
     assert!(seen.is_dying() && !seen.is_over());
     assert!(matches!(now(&seen), Standing::Running { .. }));
+    // It confirms the removal when it has, and says no more.
+    let confirmed = pod(|it| {
+        only_main(json!({"running": {"startedAt": STARTED}}), "Failed")(it);
+        it["metadata"]["deletionTimestamp"] = json!(FINISHED);
+        it["metadata"]["deletionGracePeriodSeconds"] = json!(0);
+    });
+    assert!(confirmed.is_over());
+    let Standing::Ended(report) = now(&confirmed) else { panic!() };
+    assert!(report.fleeting);
+    assert_eq!(reason(Standing::Ended(report)), Reason::Timeout);
 }
