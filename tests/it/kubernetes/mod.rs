@@ -5,5 +5,6 @@
 mod kills;
 mod logs;
 mod manifests;
+mod node;
 mod scene;
 mod trouble;

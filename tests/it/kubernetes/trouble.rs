@@ -93,7 +93,7 @@ async fn what_can_not_start_says_why_at_once() {
         (json!({"image": "supercargo.invalid/none:1", "pull_policy": "never"}), "image_not_found"),
         (json!({"image": "UPPER CASE".replace(' ', "/")}), "invalid_image"),
         (
-            json!({"image": "supercargo.invalid/none:1",
+            json!({"image": "127.0.0.1:9/none:1",
                 "timeouts": {"pull": "15s", "stop_grace": "1s"}}),
             "registry_transient",
         ),
@@ -118,7 +118,7 @@ async fn a_cancel_works_in_every_phase_of_a_pod() {
     let scene = Scene::start(cluster, &[]).await;
     let unscheduled =
         scene.service.submit(task("true", json!({"resources": {"cpu": "1000"}}))).await;
-    let pulling = json!({"image": "supercargo.invalid/none:1"});
+    let pulling = json!({"image": "127.0.0.1:9/none:1"});
     let pulling = scene.service.submit(task("true", pulling)).await;
     let side = json!([{"name": "side", "image": "busybox:latest", "imagePullPolicy": "Never",
         "command": ["sh", "-c", "while :; do sleep 1; done"]}]);

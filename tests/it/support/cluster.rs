@@ -1,6 +1,8 @@
 //! The cluster that tests run against: the one that `KUBECONFIG` names.
 
 use std::io;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::{Arc, LazyLock};
 
 use futures_util::FutureExt as _;
@@ -146,5 +148,27 @@ impl Cluster {
         within("a patch", self.pods().patch(pod, &PatchParams::default(), &patch)).await.ok();
         let params = DeleteParams::default().grace_period(0);
         within("a removal", self.pods().delete(pod, &params)).await.ok();
+    }
+}
+
+/// The script that stops and starts the parts of the cluster: `SUPERCARGO_TEST_CLUSTER` names it.
+pub(crate) struct Control(PathBuf);
+
+impl Control {
+    pub(crate) fn find() -> Option<Self> {
+        let script = std::env::var_os("SUPERCARGO_TEST_CLUSTER").map(PathBuf::from);
+        if script.is_none() {
+            assert!(!required("kubernetes"), "SUPERCARGO_TEST_CLUSTER must name the script");
+            eprintln!(
+                "skipped: SUPERCARGO_TEST_CLUSTER names no script that stops parts of the cluster"
+            );
+        }
+        script.map(Self)
+    }
+
+    /// `stop` or `start`, and the component.
+    pub(crate) fn run(&self, args: &[&str]) {
+        let status = Command::new(&self.0).args(args).status().unwrap();
+        assert!(status.success(), "{args:?}");
     }
 }

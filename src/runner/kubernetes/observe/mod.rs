@@ -329,7 +329,8 @@ fn pending(seen: &Seen, context: Context<'_>) -> Pending {
     match pull {
         Pull::Since(_) => {
             let limit = timeouts.pull;
-            let last = last_pull_error(context.happenings);
+            // A busy node hands its events on late, or never.
+            let last = last_pull_error(context.happenings).or_else(|| failed_pull(seen));
             match last {
                 Some(why) => never(
                     Reason::RegistryTransient,
@@ -365,9 +366,7 @@ enum Pull {
 }
 
 fn pulling(seen: &Seen, happenings: &[Happening]) -> Pull {
-    let waits_for_image = seen.containers.iter().any(|it| {
-        matches!(&it.state, State::Waiting { reason, .. } if matches!(reason.as_str(), "ErrImagePull" | "ImagePullBackOff"))
-    });
+    let waits_for_image = failed_pull(seen).is_some();
     let first = happenings.iter().find(|it| it.reason == "Pulling").map(|it| it.at);
     let last_pulled = happenings.iter().rposition(|it| it.reason == "Pulled");
     let last_pulling = happenings.iter().rposition(|it| it.reason == "Pulling");
@@ -382,6 +381,18 @@ fn pulling(seen: &Seen, happenings: &[Happening]) -> Pull {
         }),
         (None, _, _) => Pull::No,
     }
+}
+
+/// What the state of a container says of a pull that failed and will be tried again.
+fn failed_pull(seen: &Seen) -> Option<&str> {
+    seen.containers.iter().find_map(|it| match &it.state {
+        State::Waiting { reason, message }
+            if matches!(reason.as_str(), "ErrImagePull" | "ImagePullBackOff") =>
+        {
+            Some(message.trim())
+        }
+        _ => None,
+    })
 }
 
 fn last_pull_error(happenings: &[Happening]) -> Option<&str> {

@@ -281,6 +281,10 @@ fn each_phase_of_the_start_has_its_own_time() {
     let due = later(at(STARTED), limit.pull);
     assert_eq!(standing_at(&creating, &pulling, FINISHED), Standing::Waiting { until: due });
     assert_eq!(reason(standing_at(&creating, &pulling, &due.to_string())), Reason::Timeout);
+    // What failed is told by the state of the container also where no event came.
+    let failed = pod(only_main(waiting("ErrImagePull", "connection refused"), "Pending"));
+    let due = later(at(STARTED), limit.pull).to_string();
+    assert_eq!(reason(standing_at(&failed, &pulling, &due)), Reason::RegistryTransient);
     let mut pulled = pulling.to_vec();
     pulled.push(happening("Pulled", "", FINISHED));
     let due = later(at(FINISHED), limit.start);
