@@ -11,6 +11,7 @@ use crate::domain::target::{Access, KubeconfigSource, MissingPermission, TargetC
 use crate::runner::{EngineState, RunnerError};
 
 const RUN: &str = "running tasks";
+const FILES: &str = "outputs that are files";
 const EVENTS: &str = "saying why a pod waits";
 
 /// (verb, resource, subresource, what does not work without), in each namespace.
@@ -25,7 +26,9 @@ const WANTED: &[(&str, &str, &str, &str)] = &[
     ("get", "secrets", "", "taking over what another worker had begun"),
     ("delete", "secrets", "", "cancelling a pod that waits for its image"),
     ("get", "pods", "log", "logs"),
-    ("create", "pods", "exec", "outputs that are files"),
+    // An exec begins with a GET, which newer clusters count as a create too.
+    ("get", "pods", "exec", FILES),
+    ("create", "pods", "exec", FILES),
     ("list", "events", "", EVENTS),
     ("watch", "events", "", EVENTS),
 ];
