@@ -1,14 +1,20 @@
 //! Whether a cluster could run tasks: does it answer, and may we do there what we do.
 
+use std::time::Duration;
+
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
 use kube::Api;
 use kube::api::PostParams;
+use tokio::time::timeout;
 
-use super::session::Session;
+use super::session::{PROBE_TIMEOUT, Session};
 use crate::domain::target::{Access, KubeconfigSource, MissingPermission, TargetCheck};
 use crate::runner::{EngineState, RunnerError};
+
+/// How long it may take to find out whether a cluster answers at all: the first probe, and a little more.
+const CONNECT_PATIENCE: Duration = PROBE_TIMEOUT.saturating_add(Duration::from_secs(1));
 
 const RUN: &str = "running tasks";
 const FILES: &str = "outputs that are files";
@@ -35,6 +41,10 @@ const WANTED: &[(&str, &str, &str, &str)] = &[
 
 pub(super) async fn check(session: &Session) -> TargetCheck {
     let mut check = TargetCheck::default();
+    // A target is asked right after it was put, as a rule. Whatever comes of it, the answer says.
+    let mut state = session.state();
+    let known = state.wait_for(|it| !matches!(it, EngineState::Connecting));
+    let _ = timeout(CONNECT_PATIENCE, known).await;
     match &*session.state().borrow() {
         EngineState::Ready { id, version, .. } => {
             check.engine = Some(id.0.clone());

@@ -26,7 +26,7 @@ use crate::runner::{EngineId, EngineState, RunnerError, SandboxKey, naming};
 /// Of every plain call.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of the questions by which the session is kept.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two of them while all is well.
 const PROBE_PERIOD: Duration = Duration::from_secs(10);
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
