@@ -115,7 +115,7 @@ impl Cluster {
         KubernetesBackend {
             namespace: Some(NAMESPACE.to_owned()),
             ..KubernetesBackend::over(Access::Kubeconfig {
-                source: KubeconfigSource::Content(text),
+                source: KubeconfigSource::Content(text.into()),
                 context: None,
             })
         }
