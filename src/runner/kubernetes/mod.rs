@@ -29,6 +29,7 @@ mod logs;
 mod manifests;
 mod merge;
 mod observe;
+pub mod probe;
 mod removal;
 mod render;
 mod seen;
