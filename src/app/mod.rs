@@ -52,7 +52,7 @@ use crate::worker::{self, Worker};
 use database::Database;
 use targets::Connector;
 
-pub use render::TargetRenderer;
+pub use render::{CHECK_TEMPLATE, TargetRenderer};
 
 /// Proxies cut what is silent for longer than half a minute.
 const LOG_HEARTBEAT: Duration = Duration::from_secs(15);
@@ -462,6 +462,7 @@ impl Parts<'_> {
                 default_target: config.default_target.clone(),
                 env_value_bytes: config.limits.env_value,
                 files_bytes: config.limits.files,
+                pod_template: render::CHECK_TEMPLATE,
                 ..spec::Limits::default()
             },
             catalogue: self.catalogue.clone(),

@@ -1,13 +1,20 @@
 //! What a task would be for its target, by the conversions that the runners themselves use.
 
 use crate::api::{Renderer, Rendering};
-use crate::domain::spec::{SpecHash, TaskSpec};
+use crate::domain::spec::{Fault, SpecHash, TaskSpec};
 use crate::domain::target::{Backend, Target};
 use crate::ids::{AttemptId, AttemptNo, InstallationId, RunId, TaskId};
 use crate::runner::{EngineId, LaunchRequest, SandboxKey, fake};
 
 /// Stands for what a task gets when it is submitted: it looks like an id, and is nobody's.
 const PLACEHOLDER: uuid::Uuid = uuid::uuid!("00000000-0000-7000-8000-000000000000");
+
+/// What is wrong with a pod template, where this program knows pods.
+#[cfg(feature = "kubernetes")]
+pub const CHECK_TEMPLATE: Option<fn(&serde_json::Value) -> Vec<Fault>> =
+    Some(crate::runner::kubernetes::check_pod_template);
+#[cfg(not(feature = "kubernetes"))]
+pub const CHECK_TEMPLATE: Option<fn(&serde_json::Value) -> Vec<Fault>> = None;
 
 #[derive(Debug, Clone)]
 pub struct TargetRenderer {

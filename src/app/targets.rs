@@ -193,8 +193,10 @@ fn connect_docker(_: &DockerBackend, _: &Setup) -> anyhow::Result<Arc<dyn Runner
 fn connect_kubernetes(it: &KubernetesBackend, setup: &Setup) -> anyhow::Result<Arc<dyn Runner>> {
     use crate::runner::kubernetes::{KubernetesConfig, KubernetesRunner, check_pod_template};
 
-    if let Some(template) = &it.pod_template {
-        check_pod_template(template).map_err(|why| anyhow::anyhow!("pod_template: {why}"))?;
+    if let Some(template) = &it.pod_template
+        && let Some(it) = check_pod_template(template).first()
+    {
+        anyhow::bail!("/pod_template{}: {}", it.pointer, it.detail);
     }
     let config = KubernetesConfig { backend: it.clone(), installation: setup.installation };
     Ok(Arc::new(KubernetesRunner::new(config)))

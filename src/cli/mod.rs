@@ -35,6 +35,7 @@ mod watch;
 
 use std::future::Future;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -175,6 +176,9 @@ fn with_client(
     })
 }
 
+/// How long threads that nobody waits for may hold up the end.
+const LAST_THREADS: Duration = Duration::from_secs(2);
+
 fn block_on(
     mut runtime: Builder,
     command: impl Future<Output = anyhow::Result<Exit>>,
@@ -182,7 +186,10 @@ fn block_on(
     // One TLS provider for everything; an error says that there is one already.
     let _provider = rustls::crypto::ring::default_provider().install_default().err();
     let runtime: Runtime = runtime.enable_all().build().context("start the runtime")?;
-    runtime.block_on(command)
+    let result = runtime.block_on(command);
+    // What was worth waiting for is done. A thread that waits for a plugin or for a file system that hangs is left.
+    runtime.shutdown_timeout(LAST_THREADS);
+    result
 }
 
 fn report(error: &anyhow::Error) {

@@ -1,6 +1,7 @@
 //! The targets of a configuration: their documents are those of the API, in tables.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde_json::{Map, Value};
 
@@ -17,13 +18,19 @@ pub struct ConfiguredTarget {
     pub place: String,
 }
 
-/// What the sources say of one target.
-#[derive(Debug, Clone)]
+/// What the sources say of one target. It may hold credentials.
+#[derive(Clone)]
 pub(super) struct TargetTable {
     value: Value,
     origin: Origin,
     /// Of those keys that came from elsewhere, as a path with dots.
     others: Vec<(String, Origin)>,
+}
+
+impl fmt::Debug for TargetTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TargetTable").field("origin", &self.origin).finish_non_exhaustive()
+    }
 }
 
 impl TargetTable {

@@ -52,9 +52,9 @@ pub use absent::AbsentRunner;
 pub use registry::{Connected, EngineWatch, Registry, Targets};
 
 pub use types::{
-    CollectRequest, Collected, Disposal, EngineId, EngineState, FileResult, Handle, JsonFile,
-    KillAck, KillMode, LaunchError, LaunchRequest, Launched, Observation, OutputSink, OwnedSandbox,
-    Progress, RunnerError, RunnerKind, SandboxKey, SinkError, WaitError,
+    CollectRequest, Collected, Disposal, EngineId, EngineState, FileResult, Found, Handle,
+    JsonFile, KillAck, KillMode, Labelled, LaunchError, LaunchRequest, Launched, Observation,
+    OutputSink, OwnedSandbox, Progress, RunnerError, RunnerKind, SandboxKey, SinkError, WaitError,
 };
 
 /// One way of executing attempts. The module documentation is its contract.

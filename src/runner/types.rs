@@ -270,6 +270,25 @@ impl From<SinkError> for RunnerError {
     }
 }
 
+/// A sandbox with the label of an installation, as somebody finds it who runs nothing there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Labelled {
+    pub name: String,
+    /// None: its labels don't say.
+    pub owner: Option<(TaskId, AttemptId)>,
+    /// Put aside on purpose.
+    pub kept: bool,
+}
+
+/// The sandboxes of all installations on an engine.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Found {
+    pub own: Vec<Labelled>,
+    pub others: usize,
+    /// There may be more.
+    pub cut: bool,
+}
+
 /// A sandbox found on a backend by its labels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnedSandbox {

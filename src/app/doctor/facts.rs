@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::domain::target::TargetCheck;
 use crate::ids::{ObjectStoreId, TaskId, WorkerId};
 use crate::store::{HeldAttempts, ObjectStoreInUse, SchemaState, ServerState, WorkerState};
 
@@ -25,6 +26,7 @@ pub(super) struct Facts {
     pub(super) objects: ObjectFacts,
     pub(super) leases: Asked<LeaseFacts>,
     pub(super) engines: Vec<EngineFacts>,
+    pub(super) clusters: Vec<ClusterFacts>,
 }
 
 /// The service that works with this data directory.
@@ -174,6 +176,26 @@ pub(super) struct Engine {
     /// Where it is on this machine.
     pub(super) space: Option<Space>,
     pub(super) clock: Option<Skew>,
+}
+
+/// A target of kind kubernetes.
+#[derive(Debug, Clone)]
+pub(super) struct ClusterFacts {
+    pub(super) target: String,
+    pub(super) cluster: Result<Cluster, String>,
+    /// In which clusters live attempts of this target are.
+    pub(super) given: Asked<Vec<Given>>,
+    pub(super) pods: Asked<Sandboxes>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Cluster {
+    /// Its address.
+    pub(super) place: String,
+    pub(super) version: String,
+    pub(super) id: String,
+    /// What our credentials may not do, and what is worth a second look.
+    pub(super) rights: Asked<TargetCheck>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,12 +7,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::facts::{
-    Api, Asked, DatabaseFacts, EngineFacts, Facts, HereFacts, LeaseFacts, ObjectFacts,
-    PrivateFacts, PrivateState, ServerFacts, ServiceFacts, Skew, Space, Unknown,
+    Api, Asked, ClusterFacts, DatabaseFacts, EngineFacts, Facts, HereFacts, LeaseFacts,
+    ObjectFacts, PrivateFacts, PrivateState, ServerFacts, ServiceFacts, Skew, Space, Unknown,
 };
+use super::look_sandboxes::backends;
 use crate::app::files;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::Config;
+use crate::domain::target::{Backend, DockerBackend, KubernetesBackend};
 use crate::ids::WorkerId;
 use crate::outputs::FolderStore;
 use crate::postgres::{self, Existing};
@@ -31,12 +33,13 @@ const NO_SCHEMA: &str = "the schema is not the one of this program";
 
 pub(super) async fn everything(config: &Config, api: impl Future<Output = Api>) -> Facts {
     let process = postgres::service_of(&config.data_dir);
-    let ((database, objects, leases, engines), api) =
+    let ((database, objects, leases, (engines, clusters)), api) =
         tokio::join!(all_but_the_service(config), api);
-    Facts { service: ServiceFacts { process, api }, database, objects, leases, engines }
+    Facts { service: ServiceFacts { process, api }, database, objects, leases, engines, clusters }
 }
 
-type Looked = (DatabaseFacts, ObjectFacts, Asked<LeaseFacts>, Vec<EngineFacts>);
+type Looked = (DatabaseFacts, ObjectFacts, Asked<LeaseFacts>, Targets);
+type Targets = (Vec<EngineFacts>, Vec<ClusterFacts>);
 
 async fn all_but_the_service(config: &Config) -> Looked {
     let (connected, mut objects) = tokio::join!(Connected::open(config), look_at_objects(config));
@@ -55,36 +58,71 @@ async fn all_but_the_service(config: &Config) -> Looked {
         Err(unknown) => (Err(unknown.clone()), Err(unknown.clone())),
     };
     objects.in_use = in_use;
-    let engines = look_at_engines(config, tables, &leases).await;
+    let targets = look_at_targets(config, tables, &leases).await;
     if let Ok(store) = &store {
         // A connection that hangs must not hold up the end.
         drop(tokio::time::timeout(DEADLINE, store.close()).await);
     }
-    (database, objects, leases, engines)
+    (database, objects, leases, targets)
 }
 
-async fn look_at_engines(
+async fn look_at_targets(
     config: &Config,
     store: Asked<&Store>,
     leases: &Asked<LeaseFacts>,
-) -> Vec<EngineFacts> {
-    #[cfg(feature = "docker")]
-    let engines = {
-        use super::look_engine::{look, targets};
+) -> Targets {
+    let (mut dockers, mut clusters) = (Vec::new(), Vec::new());
+    for (name, backend) in backends(config, &store).await {
+        match backend {
+            Backend::Docker(it) => dockers.push((name, it)),
+            Backend::Kubernetes(it) => clusters.push((name, *it)),
+            Backend::Simulated => {}
+        }
+    }
+    tokio::join!(
+        look_at_engines(dockers, &store, leases),
+        look_at_clusters(clusters, &store, leases)
+    )
+}
 
-        let targets = targets(config, &store).await;
-        let looks = targets.into_iter().map(|(name, docker)| {
-            let store = store.clone();
-            async move { look(&name, docker, store, leases).await }
-        });
-        futures_util::future::join_all(looks).await
-    };
-    #[cfg(not(feature = "docker"))]
-    let engines = {
-        let _ = (config, store, leases);
-        Vec::new()
-    };
-    engines
+#[cfg(feature = "docker")]
+async fn look_at_engines(
+    targets: Vec<(String, DockerBackend)>,
+    store: &Asked<&Store>,
+    leases: &Asked<LeaseFacts>,
+) -> Vec<EngineFacts> {
+    use super::look_engine::look;
+    let look = async |(name, it): (String, _)| look(&name, it, store.clone(), leases).await;
+    futures_util::future::join_all(targets.into_iter().map(look)).await
+}
+
+#[cfg(not(feature = "docker"))]
+async fn look_at_engines(
+    _: Vec<(String, DockerBackend)>,
+    _: &Asked<&Store>,
+    _: &Asked<LeaseFacts>,
+) -> Vec<EngineFacts> {
+    Vec::new()
+}
+
+#[cfg(feature = "kubernetes")]
+async fn look_at_clusters(
+    targets: Vec<(String, KubernetesBackend)>,
+    store: &Asked<&Store>,
+    leases: &Asked<LeaseFacts>,
+) -> Vec<ClusterFacts> {
+    use super::look_cluster::look;
+    let look = async |(name, it): (String, _)| look(&name, it, store.clone(), leases).await;
+    futures_util::future::join_all(targets.into_iter().map(look)).await
+}
+
+#[cfg(not(feature = "kubernetes"))]
+async fn look_at_clusters(
+    _: Vec<(String, KubernetesBackend)>,
+    _: &Asked<&Store>,
+    _: &Asked<LeaseFacts>,
+) -> Vec<ClusterFacts> {
+    Vec::new()
 }
 
 /// A question to the database, within the deadline.

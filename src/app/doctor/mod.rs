@@ -6,8 +6,11 @@
 
 mod facts;
 mod look;
+#[cfg(feature = "kubernetes")]
+mod look_cluster;
 #[cfg(feature = "docker")]
 mod look_engine;
+mod look_sandboxes;
 mod verdict;
 
 use serde::Serialize;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::capability::{plain_path, within};
 use super::reader::escape;
-use super::{Fault, OUTPUT_DIR, ObjectReader};
+use super::{Fault, Limits, OUTPUT_DIR, ObjectReader};
 
 /// The name of the container that is the task. In a template it stands for the same one.
 pub const MAIN_CONTAINER: &str = "main";
@@ -58,7 +58,7 @@ fn sorted(value: &Value) -> Value {
     }
 }
 
-pub(super) fn read_kubernetes(it: &mut ObjectReader<'_>) -> KubernetesOptions {
+pub(super) fn read_kubernetes(it: &mut ObjectReader<'_>, limits: &Limits) -> KubernetesOptions {
     let namespace = it.text("namespace").map(str::to_owned);
     if namespace.as_deref().is_some_and(|it| !is_dns_label(it)) {
         let namespace = namespace.as_deref().unwrap_or_default();
@@ -82,7 +82,12 @@ pub(super) fn read_kubernetes(it: &mut ObjectReader<'_>) -> KubernetesOptions {
     let pod_template = it.value("pod_template").cloned();
     if let Some(template) = &pod_template {
         let pointer = it.pointer("pod_template");
+        let before = it.faults().len();
         check_template(template, &pointer, it.faults());
+        // What is no template has no fields.
+        if it.faults().len() == before {
+            it.faults().extend(limits.check_template(template, &pointer));
+        }
     }
     let strict = it.bool("strict").unwrap_or(false);
     KubernetesOptions { namespace, service_account, pod_template, strict }

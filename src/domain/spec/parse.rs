@@ -33,6 +33,17 @@ pub struct Limits {
     /// `NAME=value` with its end, in bytes. The kernel refuses more than 128 KiB.
     pub env_value_bytes: usize,
     pub files_bytes: usize,
+    /// What is wrong with a pod template beside what is known here, with pointers into it. None: nobody knows.
+    pub pod_template: Option<fn(&Value) -> Vec<Fault>>,
+}
+
+impl Limits {
+    /// The faults of the template that stands at `pointer`.
+    pub fn check_template(&self, template: &Value, pointer: &str) -> Vec<Fault> {
+        let found = self.pod_template.map(|it| it(template)).unwrap_or_default();
+        let placed = |it: Fault| Fault { pointer: format!("{pointer}{}", it.pointer), ..it };
+        found.into_iter().map(placed).collect()
+    }
 }
 
 impl Default for Limits {
@@ -50,6 +61,7 @@ impl Default for Limits {
             ),
             env_value_bytes: 128 << 10,
             files_bytes: 4 << 20,
+            pod_template: None,
         }
     }
 }
@@ -157,8 +169,9 @@ fn read_task(task: &mut ObjectReader<'_>, limits: &Limits) -> TaskSpec {
         )
         .unwrap_or_default();
     let trace = read_trace(task);
-    let kubernetes =
-        task.object("kubernetes", read_kubernetes).filter(|it| *it != KubernetesOptions::default());
+    let kubernetes = task
+        .object("kubernetes", |it| read_kubernetes(it, limits))
+        .filter(|it| *it != KubernetesOptions::default());
     let name = name.unwrap_or_else(|| name_of_image(&image));
     TaskSpec {
         name,

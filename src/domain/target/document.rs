@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::secret::{MASK, without_password};
+use super::secret::{MASK, Secret, without_password};
 use super::{
     Access, Backend, Collector, KubeconfigSource, KubernetesBackend, PodSecurity, Server, Target,
     TokenSource,
@@ -48,7 +48,7 @@ fn put_kubernetes(it: &mut Map<String, Value>, kubernetes: &KubernetesBackend, m
         pod_template,
         collector,
     } = kubernetes;
-    let secret = |text: &str| if masked { MASK.to_owned() } else { text.to_owned() };
+    let secret = |it: &Secret| if masked { MASK } else { it.expose() }.to_owned();
     match access {
         Access::InCluster => put(it, "in_cluster", true),
         Access::Kubeconfig { source, context } => {
@@ -86,7 +86,7 @@ fn put_kubernetes(it: &mut Map<String, Value>, kubernetes: &KubernetesBackend, m
         put(it, "tls_skip_verify", true);
     }
     if let Some(proxy) = proxy {
-        put(it, "proxy", if masked { without_password(proxy) } else { proxy.clone() });
+        put(it, "proxy", if masked { proxy.shown() } else { proxy.expose().to_owned() });
     }
     if let Some(impersonate) = impersonate {
         let mut whom = Map::new();

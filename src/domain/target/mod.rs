@@ -2,7 +2,8 @@
 //!
 //! [`parse`] reads the document that an operator writes into a [`Target`], or into every fault in it;
 //! [`to_document`] writes it again. The serialised form is what the store keeps: fields may be added with a
-//! default, and none may change its meaning. It holds credentials: nobody is shown it as it is.
+//! default, and none may change its meaning. It holds credentials: nobody is shown it as it is, and the debug forms
+//! leave them out.
 
 mod check;
 mod document;
@@ -23,7 +24,7 @@ pub use document::to_document;
 pub(in crate::domain) use parse::read_labels;
 pub use parse::{check_name, docker_host, parse};
 pub use placement::Placement;
-pub use secret::MASK;
+pub use secret::{MASK, Secret, SecretAddress};
 
 /// The target without containers. It is always there, and is used only when it is named.
 pub const SIMULATED: &str = "simulated";
@@ -92,7 +93,7 @@ pub struct KubernetesBackend {
     pub tls_skip_verify: bool,
     /// `http://` or `socks5://`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proxy: Option<String>,
+    pub proxy: Option<SecretAddress>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub impersonate: Option<Impersonate>,
     #[serde(default)]
@@ -143,7 +144,7 @@ pub enum Access {
         /// PEM.
         certificate: String,
         /// PEM.
-        key: String,
+        key: Secret,
     },
 }
 
@@ -155,7 +156,7 @@ pub enum KubeconfigSource {
     /// Read by the workers, again when it has changed.
     Path(PathBuf),
     /// The document itself: YAML or JSON.
-    Content(String),
+    Content(Secret),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,7 +171,7 @@ pub struct Server {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenSource {
-    Content(String),
+    Content(Secret),
     /// Read by the workers, again when it has changed.
     Path(PathBuf),
 }

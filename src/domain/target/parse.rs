@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::secret::{MASK, has_user, without_password};
+use super::secret::{MASK, Secret, SecretAddress, has_user, without_password};
 use super::{
     Access, Backend, Collector, DockerBackend, Impersonate, KubeconfigSource, KubernetesBackend,
     PodSecurity, SIMULATED, Server, Target, TokenSource,
@@ -170,10 +170,10 @@ fn read_kubernetes(
     it: &mut ObjectReader<'_>,
     before: Option<&KubernetesBackend>,
 ) -> Option<KubernetesBackend> {
-    let proxy_before = before.and_then(|it| it.proxy.as_deref());
+    let proxy_before = before.and_then(|it| it.proxy.as_ref()).map(SecretAddress::expose);
     let proxy = it.text("proxy").and_then(|text| {
         let read = read_proxy(text, proxy_before);
-        it.checked("proxy", read)
+        it.checked("proxy", read).map(SecretAddress::from)
     });
     let tls_skip_verify = it.bool("tls_skip_verify").unwrap_or(false);
     // Stored credentials go only where they went before.
@@ -276,14 +276,14 @@ fn read_server(it: &mut ObjectReader<'_>, before: Option<&Access>) -> Option<Acc
     let same = |it: &Server| Some(it) == server.as_ref();
     let (token_before, key_before) = match before {
         Some(Access::Token { server, token: TokenSource::Content(token) }) if same(server) => {
-            (Some(token.as_str()), None)
+            (Some(token.expose()), None)
         }
         Some(Access::ClientCertificate { server, key, .. }) if same(server) => {
-            (None, Some(key.as_str()))
+            (None, Some(key.expose()))
         }
         _ => (None, None),
     };
-    let token = secret(it, "token", token_before).map(TokenSource::Content);
+    let token = secret(it, "token", token_before).map(|it| TokenSource::Content(it.into()));
     let token_file = it.text("token_file").and_then(|text| {
         let read = read_path(text);
         it.checked("token_file", read).map(TokenSource::Path)
@@ -309,7 +309,7 @@ fn read_server(it: &mut ObjectReader<'_>, before: Option<&Access>) -> Option<Acc
         ["client_certificate", "client_key"] => Some(Access::ClientCertificate {
             server: server?,
             certificate: certificate?,
-            key: key?,
+            key: Secret::from(key?),
         }),
         ["client_certificate"] => {
             it.fault("client_key", "required", "\"client_certificate\" needs its \"client_key\"");
@@ -341,7 +341,7 @@ fn read_server(it: &mut ObjectReader<'_>, before: Option<&Access>) -> Option<Acc
 fn read_kubeconfig(it: &mut ObjectReader<'_>, before: Option<&Access>) -> Option<Access> {
     let before = match before {
         Some(Access::Kubeconfig { source: KubeconfigSource::Content(content), .. }) => {
-            Some(content.as_str())
+            Some(content.expose())
         }
         _ => None,
     };
@@ -362,7 +362,7 @@ fn read_kubeconfig(it: &mut ObjectReader<'_>, before: Option<&Access>) -> Option
     }
     let source = match (has_path, has_content) {
         (true, _) => KubeconfigSource::Path(path?),
-        (_, true) => KubeconfigSource::Content(content?),
+        (_, true) => KubeconfigSource::Content(content?.into()),
         _ => KubeconfigSource::Default,
     };
     Some(Access::Kubeconfig { source, context })
@@ -427,6 +427,12 @@ fn read_proxy(text: &str, before: Option<&str>) -> Result<String, String> {
         return Err(format!(
             "{MASK:?} stands for the password that is stored, and none is stored for this proxy: give it"
         ));
+    }
+    if text.starts_with("socks5://") && has_user(text) {
+        return Err(
+            "a proxy by SOCKS can't be given a user or a password: use one that asks for none, or one by HTTP"
+                .to_owned(),
+        );
     }
     let host = ["http://", "socks5://"].iter().find_map(|it| text.strip_prefix(it));
     if host.is_some_and(|it| !it.is_empty() && !it.contains(char::is_whitespace)) {

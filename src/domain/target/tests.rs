@@ -68,6 +68,17 @@ fn secrets_are_never_shown_and_what_is_shown_can_be_put_back() {
 }
 
 #[test]
+fn no_debug_form_has_a_secret() {
+    for document in documents() {
+        let target = read(document);
+        let shown = format!("{target:?} {target:#?} {:?}", target.backend);
+        assert!(!shown.contains("s3cret"), "{shown}");
+        let has_secret = to_document(&target, false) != to_document(&target, true);
+        assert_eq!(shown.contains(MASK), has_secret, "{shown}");
+    }
+}
+
+#[test]
 fn stored_credentials_go_nowhere_else() {
     let stored = read(json!({
         "kind": "kubernetes", "server": "https://h", "ca": CERTIFICATE, "token": "s3cret",
@@ -116,6 +127,7 @@ fn every_fault_is_named_with_its_fix() {
         kubernetes(json!({"kubeconfig": {"content": [1]}})),
         kubernetes(json!({"server": "http://h", "token": "t"})),
         kubernetes(json!({"server": "https://u:pw@h", "token": "t"})),
+        kubernetes(json!({"in_cluster": true, "proxy": "socks5://u:pw@h:1080"})),
         kubernetes(json!({"server": "https://h"})),
         kubernetes(json!({"server": "https://h", "token": "t", "token_file": "/t"})),
         kubernetes(json!({"server": "https://h", "client_key": "pw"})),

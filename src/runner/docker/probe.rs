@@ -13,8 +13,8 @@ use tokio_util::task::TaskTracker;
 
 use super::errors::Fault;
 use super::transport::{self, HostError};
-use crate::ids::{AttemptId, InstallationId, TaskId};
-use crate::runner::{TargetCheck, naming};
+use crate::ids::InstallationId;
+use crate::runner::{Found, Labelled, TargetCheck, naming};
 
 /// The driver that keeps the logs of attempts.
 pub const LOG_DRIVER: &str = "local";
@@ -30,25 +30,6 @@ pub struct Description {
     pub root: Option<PathBuf>,
     pub time: Option<Timestamp>,
     pub live_restore: bool,
-}
-
-/// A container with the label of an installation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Labelled {
-    pub name: String,
-    /// None: its labels don't say.
-    pub owner: Option<(TaskId, AttemptId)>,
-    /// Put aside on purpose.
-    pub kept: bool,
-}
-
-/// The containers of all installations on an engine.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Found {
-    pub own: Vec<Labelled>,
-    pub others: usize,
-    /// There may be older ones.
-    pub cut: bool,
 }
 
 #[derive(Debug)]
@@ -142,6 +123,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::ids::{AttemptId, TaskId};
 
     #[test]
     fn containers_of_other_installations_are_counted_and_no_more() {

@@ -1,20 +1,15 @@
 //! Whether a cluster could run tasks: does it answer, and may we do there what we do.
 
-use std::time::Duration;
-
+use futures_util::future::join_all;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
 use kube::Api;
 use kube::api::PostParams;
-use tokio::time::timeout;
 
-use super::session::{PROBE_TIMEOUT, Session};
+use super::session::Session;
 use crate::domain::target::{Access, KubeconfigSource, MissingPermission, TargetCheck};
-use crate::runner::{EngineState, RunnerError};
-
-/// How long it may take to find out whether a cluster answers at all: the first probe, and a little more.
-const CONNECT_PATIENCE: Duration = PROBE_TIMEOUT.saturating_add(Duration::from_secs(1));
+use crate::runner::EngineState;
 
 const RUN: &str = "running tasks";
 const FILES: &str = "outputs that are files";
@@ -32,7 +27,7 @@ const WANTED: &[(&str, &str, &str, &str)] = &[
     ("get", "secrets", "", "taking over what another worker had begun"),
     ("delete", "secrets", "", "cancelling a pod that waits for its image"),
     ("get", "pods", "log", "logs"),
-    // An exec begins with a GET, which newer clusters count as a create too.
+    // A connection that is upgraded begins with a GET; newer clusters count it as a create too.
     ("get", "pods", "exec", FILES),
     ("create", "pods", "exec", FILES),
     ("list", "events", "", EVENTS),
@@ -41,34 +36,35 @@ const WANTED: &[(&str, &str, &str, &str)] = &[
 
 pub(super) async fn check(session: &Session) -> TargetCheck {
     let mut check = TargetCheck::default();
-    // A target is asked right after it was put, as a rule. Whatever comes of it, the answer says.
-    let mut state = session.state();
-    let known = state.wait_for(|it| !matches!(it, EngineState::Connecting));
-    let _ = timeout(CONNECT_PATIENCE, known).await;
-    match &*session.state().borrow() {
-        EngineState::Ready { id, version, .. } => {
-            check.engine = Some(id.0.clone());
-            check.version = Some(version.clone());
+    match session.ask_now().await {
+        Ok(EngineState::Ready { id, version, .. }) => {
+            check.reachable = true;
+            check.engine = Some(id.0);
+            check.version = Some(version);
         }
-        EngineState::Connecting => check.why = Some("not connected yet".to_owned()),
-        EngineState::Down { why, .. } => check.why = Some(why.clone()),
-    }
-    let version = session.call(async |client| client.apiserver_version().await).await;
-    match version {
-        Ok(version) => check.version = Some(version.git_version),
-        Err(fault) => {
-            let why = RunnerError::from(fault).to_string();
-            return TargetCheck { reachable: false, why: check.why.or(Some(why)), ..check };
+        Ok(EngineState::Connecting | EngineState::Down { .. }) => {}
+        Err(why) => {
+            check.why = Some(why);
+            // One that answers, and lets us do too little, can still say what that is.
+            let Ok((_, version)) = session.who_now().await else { return check };
+            check.version = Some(version);
         }
     }
-    check.reachable = check.why.is_none();
-    for namespace in session.namespaces() {
-        for &(verb, resource, subresource, needed_for) in WANTED {
-            if !is_allowed(session, &namespace, verb, resource, subresource, None).await {
-                check.missing.push(missing(verb, resource, subresource, &namespace, needed_for));
-            }
-        }
-    }
+    rights(session, &mut check).await;
+    check
+}
+
+/// What our credentials may do where tasks go.
+pub(super) async fn rights(session: &Session, check: &mut TargetCheck) {
+    let namespaces = session.namespaces();
+    let wanted =
+        namespaces.iter().flat_map(|namespace| WANTED.iter().map(move |it| (namespace, it)));
+    let asked = wanted.map(async |(namespace, &(verb, resource, subresource, needed_for))| {
+        let allowed = is_allowed(session, namespace, verb, resource, subresource, None).await;
+        (!allowed).then(|| missing(verb, resource, subresource, namespace, needed_for))
+    });
+    // One after another they would take as long as the answer may.
+    check.missing.extend(join_all(asked).await.into_iter().flatten());
     if !is_allowed(session, "kube-system", "get", "namespaces", "", Some("kube-system")).await {
         check.warnings.push(
             "the namespace kube-system may not be looked at, whose UID tells clusters apart: they are told apart by \
@@ -82,18 +78,15 @@ pub(super) async fn check(session: &Session) -> TargetCheck {
                 .to_owned(),
         );
     }
-    let backend = session.backend();
-    if backend.tls_skip_verify {
-        check.warnings.push(
-            "tls_skip_verify: whoever answers at its address is taken for the API server"
-                .to_owned(),
-        );
+    if session.is_unverified() {
+        let text = "tls_skip_verify: whoever answers at its address is taken for the API server, and gets the \
+                    credentials; give its certificate in \"ca\" instead";
+        check.warnings.push(text.to_owned());
     }
-    if let Access::Kubeconfig { source: KubeconfigSource::Default, .. } = backend.access {
+    if let Access::Kubeconfig { source: KubeconfigSource::Default, .. } = session.backend().access {
         let text = "the kubeconfig is that of each worker's own environment: they may differ";
         check.warnings.push(text.to_owned());
     }
-    check
 }
 
 fn missing(

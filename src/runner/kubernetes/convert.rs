@@ -79,7 +79,10 @@ pub(super) fn pod(
     let options = spec.kubernetes.as_ref();
     let template = options.and_then(|it| it.pod_template.as_ref());
     for it in [rules.template, template].into_iter().flatten() {
-        typed::check(it).map_err(refused)?;
+        let faults = typed::check(it);
+        if !faults.is_empty() {
+            return Err(refused(typed::refusal(&faults)));
+        }
     }
     let mut pod = defaults(&[rules.template, template]);
     let layers = [rules.template.cloned(), options.map(account), template.cloned()];
@@ -91,7 +94,7 @@ pub(super) fn pod(
     let collector = collector::layer(spec, rules.collector, &pod);
     merge(&mut pod, &collector);
     merge(&mut pod, &files::layer(request, nonce));
-    let pod = typed::typed(pod).map_err(refused)?;
+    let pod = typed::typed(pod).map_err(|it| refused(typed::refusal(&it)))?;
     let gate = gate_name(&naming::sandbox_name(&request.key), nonce);
     settle(pod, rules.security, &gate, &naming::environment(request))
 }

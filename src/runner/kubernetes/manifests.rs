@@ -339,13 +339,13 @@ fn what_can_not_be_honoured_is_refused_and_not_dropped() {
             named(json!({"spec": {"hostNetwork": "yes"}})),
             PodSecurity::Baseline,
             None,
-            "not one of a pod",
+            "/spec/hostNetwork: invalid type",
         ),
         (
             named(json!({"spec": {"containers": [{"name": "main", "securityContext": 3}]}})),
             PodSecurity::Restricted,
             None,
-            "not one of a pod",
+            "/spec/containers/0/securityContext: invalid type",
         ),
         (
             good.clone(),
@@ -353,7 +353,7 @@ fn what_can_not_be_honoured_is_refused_and_not_dropped() {
             Some(json!({"spec": {"hostNetwork": true}})),
             "/spec/hostNetwork",
         ),
-        (good, PodSecurity::Baseline, Some(json!({"spec": 3, "metadata": []})), "not one of a pod"),
+        (good, PodSecurity::Baseline, Some(json!({"spec": 3, "metadata": []})), ": invalid type"),
     ] {
         let found = pod(&document, security, template.as_ref()).unwrap_err();
         assert!(found.contains(text), "{document}: {found}");

@@ -32,6 +32,33 @@ const KEYED: [(&str, &str, Meeting); 10] = [
 const FINALIZERS: &str = "finalizers";
 const DIRECTIVE: &str = "$patch";
 
+/// The template without what is said to a merge alone. Everything else stays at its place.
+pub(super) fn without_directives(template: &Value) -> Value {
+    undirected(template, false)
+}
+
+fn undirected(value: &Value, in_keyed: bool) -> Value {
+    match value {
+        Value::Object(all) => {
+            let said = |(name, value): &(&String, &Value)| {
+                let directs = in_keyed && *name == DIRECTIVE && **value == *"delete";
+                !directs && !value.is_null()
+            };
+            let of = |(name, value): (&String, &Value)| {
+                let keyed = KEYED.iter().any(|it| it.0 == name);
+                let value = match value {
+                    Value::Array(items) => items.iter().map(|it| undirected(it, keyed)).collect(),
+                    other => undirected(other, false),
+                };
+                (name.clone(), value)
+            };
+            Value::Object(all.iter().filter(said).map(of).collect())
+        }
+        Value::Array(items) => items.iter().map(|it| undirected(it, false)).collect(),
+        other => other.clone(),
+    }
+}
+
 /// Puts `patch` over `base`.
 pub(super) fn merge(base: &mut Value, patch: &Value) {
     match (base, patch) {

@@ -1,7 +1,7 @@
 //! Kubernetes: one bare pod for each attempt.
 //!
-//! - [`access`] makes a client of what an operator says; [`session`] keeps it: which cluster answers, whether
-//!   it does, and one watch per namespace instead of questions about each pod.
+//! - [`access`] makes a client of what an operator says, [`credentials`] when there has to be one, or another;
+//!   [`session`] keeps watch: which cluster answers, whether it does, and one watch per namespace instead of questions about each pod.
 //! - [`launch`] is the launch protocol; [`convert`], [`merge`], [`seen`] and [`observe`] are its pure parts.
 //! - [`logs`] and [`collect`] are streams of their own, without a limit but their own.
 //!
@@ -19,6 +19,7 @@ mod check;
 mod collect;
 mod collector;
 mod convert;
+mod credentials;
 mod errors;
 mod files;
 mod happenings;
@@ -28,6 +29,7 @@ mod logs;
 mod manifests;
 mod merge;
 mod observe;
+pub mod probe;
 mod removal;
 mod render;
 mod seen;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -14,7 +14,8 @@ use kube::{Api, Client};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::access::{self, Connection};
+use super::access::Connection;
+use super::credentials::Credentials;
 use super::errors::{Fault, chain};
 use super::happenings::{self, Happening, Happenings};
 use super::seen::Seen;
@@ -26,13 +27,11 @@ use crate::runner::{EngineId, EngineState, RunnerError, SandboxKey, naming};
 /// Of every plain call.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of the questions by which the session is kept.
-pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two of them while all is well.
 const PROBE_PERIOD: Duration = Duration::from_secs(10);
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
-/// Credentials that are refused are read anew no more often.
-const RENEW_PERIOD: Duration = Duration::from_secs(1);
 /// While it is down the log says so once in a while.
 const SAY_AGAIN: Duration = Duration::from_mins(5);
 /// A watch is opened anew so often: one that hangs is found out.
@@ -44,8 +43,7 @@ const CLUSTER_NAMESPACE: &str = "kube-system";
 pub(super) struct Session {
     backend: KubernetesBackend,
     pub(super) installation: InstallationId,
-    connection: RwLock<Option<Connection>>,
-    renewed: tokio::sync::Mutex<Option<Instant>>,
+    credentials: Credentials,
     state: watch::Sender<EngineState>,
     /// The namespaces that are watched, the one for pods that name none first. Empty: not known yet.
     namespaces: watch::Sender<Vec<String>>,
@@ -85,8 +83,7 @@ impl Session {
         Self {
             backend,
             installation,
-            connection: RwLock::default(),
-            renewed: tokio::sync::Mutex::default(),
+            credentials: Credentials::default(),
             state: watch::Sender::new(EngineState::Connecting),
             namespaces: watch::Sender::default(),
             pods: Mutex::default(),
@@ -154,8 +151,17 @@ impl Session {
     }
 
     fn connection(&self) -> Result<Connection, Fault> {
-        let connection = self.connection.read().unwrap_or_else(PoisonError::into_inner).clone();
-        connection.ok_or_else(|| Fault::NotSent("not connected yet".to_owned()))
+        self.credentials.connection()
+    }
+
+    /// Nobody checks that it is the API server who answers.
+    pub(super) fn is_unverified(&self) -> bool {
+        self.connection().is_ok_and(|it| it.unverified)
+    }
+
+    /// Where its credentials lead to, once they are read.
+    pub(super) fn place(&self) -> Option<String> {
+        self.connection().ok().map(|it| it.place)
     }
 
     /// A client as it is now; streams and sockets that it opens are not looked after here.
@@ -200,14 +206,7 @@ impl Session {
 
     /// Reads the credentials anew.
     async fn renew(&self) -> Result<(), Fault> {
-        let mut renewed = self.renewed.lock().await;
-        if renewed.is_some_and(|at| at.elapsed() < RENEW_PERIOD) {
-            return Ok(());
-        }
-        let connection = access::connect(&self.backend).await.map_err(Fault::NotSent)?;
-        *renewed = Some(Instant::now());
-        let namespace = connection.namespace.clone();
-        *self.connection.write().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+        let namespace = self.credentials.renew(&self.backend).await?;
         self.namespaces.send_if_modified(|it| {
             if !it.is_empty() {
                 return false;
@@ -216,6 +215,21 @@ impl Session {
             it.extend(self.backend.namespaces.iter().filter(|it| **it != namespace).cloned());
             true
         });
+        Ok(())
+    }
+
+    /// Reads the credentials anew where there are none yet, where their files have changed, and now and then while
+    /// the cluster is down: it may be elsewhere by now, or have another certificate.
+    async fn look_at_credentials(&self) -> Result<(), Fault> {
+        if self.client().is_err() {
+            return self.renew().await;
+        }
+        let is_down = matches!(&*self.state.borrow(), EngineState::Down { .. });
+        let is_due = is_down && self.credentials.are_older_than(PROBE_PERIOD).await;
+        if is_due || self.credentials.have_changed(&self.backend).await {
+            // Those that there are may still do: a file that is written anew is empty for a moment.
+            let _ = self.renew().await;
+        }
         Ok(())
     }
 
@@ -370,11 +384,7 @@ impl Session {
         let mut backoff = BACKOFF_MIN;
         let mut said: Option<Instant> = None;
         loop {
-            let asked = match timeout(PROBE_TIMEOUT, self.ask()).await {
-                Ok(asked) => asked,
-                Err(_) => Err(format!("no answer within {PROBE_TIMEOUT:?}")),
-            };
-            match asked {
+            match self.ask_now().await {
                 Ok(ready) => {
                     backoff = BACKOFF_MIN;
                     let was = self.state.send_replace(ready.clone());
@@ -405,23 +415,54 @@ impl Session {
         }
     }
 
-    async fn ask(&self) -> Result<EngineState, String> {
-        if self.client().is_err() {
-            self.renew().await.map_err(|it| it.message())?;
+    /// Who answers now, and whether its pods can be followed.
+    pub(super) async fn ask_now(&self) -> Result<EngineState, String> {
+        self.within_the_timeout(self.ask()).await
+    }
+
+    /// Who answers now, and with which version, whether its pods can be followed or not.
+    pub(super) async fn who_now(&self) -> Result<(EngineId, String), String> {
+        self.within_the_timeout(self.who()).await
+    }
+
+    async fn within_the_timeout<T>(
+        &self,
+        question: impl Future<Output = Result<T, String>>,
+    ) -> Result<T, String> {
+        let asked = timeout(PROBE_TIMEOUT, question).await;
+        let seconds = PROBE_TIMEOUT.as_secs();
+        match (asked, self.connection()) {
+            (Ok(Ok(answer)), _) => Ok(answer),
+            (Ok(Err(why)), Ok(it)) => Err(format!("{}: {why}", it.place)),
+            (Ok(Err(why)), Err(_)) => Err(why),
+            (Err(_), Ok(it)) => Err(format!("{}: no answer within {seconds} s", it.place)),
+            (Err(_), Err(_)) => Err(format!(
+                "the credentials could not be read within {seconds} s: does the exec plugin of the kubeconfig hang?"
+            )),
         }
+    }
+
+    async fn who(&self) -> Result<(EngineId, String), String> {
+        self.look_at_credentials().await.map_err(|it| it.answer())?;
         let version = self.call(async |client| client.apiserver_version().await).await;
-        let version = version.map_err(|it| it.message())?;
-        let id = self.identity().await.map_err(|it| it.message())?;
+        let version = version.map_err(|it| it.answer())?;
+        let id = self.identity().await.map_err(|it| it.answer())?;
+        Ok((id, version.git_version))
+    }
+
+    async fn ask(&self) -> Result<EngineState, String> {
+        let (id, version) = self.who().await?;
         // Without a list nothing can be said of any pod.
         let wanted = self.namespaces().len();
         if *self.listed.borrow() < wanted {
             let mut listed = self.listed.subscribe();
             if timeout(PROBE_TIMEOUT / 2, listed.wait_for(|it| *it >= wanted)).await.is_err() {
                 let why = lock(&self.not_listed).clone();
+                let why = if why.is_empty() { "no answer yet" } else { &why };
                 return Err(format!("the pods can't be listed: {why}"));
             }
         }
-        Ok(EngineState::Ready { id, version: version.git_version, node: None })
+        Ok(EngineState::Ready { id, version, node: None })
     }
 
     async fn until_ready(&self) {
@@ -432,6 +473,7 @@ impl Session {
     async fn watch_pods(&self, namespace: String) {
         let mut first = true;
         loop {
+            let generation = self.credentials.generation();
             let Ok(client) = self.client() else {
                 sleep(BACKOFF_MIN).await;
                 continue;
@@ -439,7 +481,7 @@ impl Session {
             let config = watcher::Config::default().labels(&self.selector()).timeout(WATCH_SECONDS);
             let mut events =
                 std::pin::pin!(watcher(Api::<Pod>::namespaced(client, &namespace), config));
-            // A client of new credentials is taken after a failure.
+            // A client of new credentials is taken after a failure: the watch that there is goes on.
             while let Some(event) = events.next().await {
                 match event {
                     Ok(Event::Apply(pod)) => {
@@ -467,8 +509,8 @@ impl Session {
                         }
                     }
                     Err(error) => {
-                        let refused = self.watch_failed(&namespace, &error).await;
-                        if refused {
+                        self.watch_failed(&namespace, &error).await;
+                        if generation != self.credentials.generation() {
                             break;
                         }
                     }
@@ -477,8 +519,8 @@ impl Session {
         }
     }
 
-    /// Waits until it may be tried again. True: with a new client.
-    async fn watch_failed(&self, namespace: &str, error: &watcher::Error) -> bool {
+    /// Waits until it may be tried again, perhaps with a new client.
+    async fn watch_failed(&self, namespace: &str, error: &watcher::Error) {
         tracing::debug!(namespace, %error, "the watch broke off");
         *lock(&self.not_listed) = match error {
             watcher::Error::InitialListFailed(kube::Error::Api(status)) => status.message.clone(),
@@ -490,9 +532,9 @@ impl Session {
             | watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 401
         );
         if unauthorized {
-            let renewed = self.renew().await;
+            let _ = self.renew().await;
             sleep(BACKOFF_MIN).await;
-            return renewed.is_ok();
+            return;
         }
         self.suspect.notify_one();
         sleep(BACKOFF_MIN).await;
@@ -501,7 +543,6 @@ impl Session {
         } else {
             sleep(BACKOFF_MAX).await;
         }
-        false
     }
 
     fn begin_list(&self, namespace: &str) {

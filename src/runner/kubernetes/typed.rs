@@ -1,30 +1,69 @@
 //! From a document to the pod that it says, without dropping anything of it. Pure.
 
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::{Value, json};
+use serde_json::Value;
+use serde_path_to_error::Segment;
 
-use super::merge::merge;
+use super::merge::without_directives;
+use crate::domain::spec::Fault;
 
-/// What Kubernetes would not understand of a pod template. Beside the rules that
+/// What Kubernetes would not understand of a pod template, with pointers into it. Beside the rules that
 /// [`check_template`](crate::domain::spec::check_template) knows.
-pub fn check(template: &Value) -> Result<(), String> {
-    let mut pod = json!({});
-    merge(&mut pod, template);
-    typed(pod).map(|_| ())
+pub fn check(template: &Value) -> Vec<Fault> {
+    typed(without_directives(template)).err().unwrap_or_default()
+}
+
+/// The first of them in one line.
+pub(super) fn refusal(faults: &[Fault]) -> String {
+    let first = faults.first();
+    let all = first.map(|it| format!("{}: {}", it.pointer, it.detail)).unwrap_or_default();
+    format!("the pod template: {all}")
 }
 
 /// The document as what it says. A field that Kubernetes does not know is refused: it would be dropped.
-pub(super) fn typed(mut pod: Value) -> Result<Pod, String> {
+pub(super) fn typed(mut pod: Value) -> Result<Pod, Vec<Fault>> {
     quantities_as_text(&mut pod);
-    let typed: Pod = serde_json::from_value(pod.clone())
-        .map_err(|it| format!("the pod template is not one of a pod: {it}"))?;
+    let typed: Pod = serde_path_to_error::deserialize(&pod).map_err(|error| {
+        let pointer = pointer(error.path().iter());
+        let field = field(&pointer);
+        let why = error.into_inner();
+        let detail = format!("{why}: `kubectl explain {field}` says what it takes");
+        vec![Fault::new(pointer, "wrong_type", detail)]
+    })?;
     let understood = serde_json::to_value(&typed).unwrap_or_default();
     let mut unknown = Vec::new();
     lost(&pod, &understood, "", &mut unknown);
     if unknown.is_empty() {
         return Ok(typed);
     }
-    Err(format!("the pod template has unknown fields: {}", unknown.join(", ")))
+    let fault = |it: String| {
+        let (parent, name) = it.rsplit_once('/').unwrap_or(("", &it));
+        let detail = format!(
+            "pods have no field {name:?} there: take it out, or write it as `kubectl explain {}` does",
+            field(parent)
+        );
+        Fault::new(it, "unknown_field", detail)
+    };
+    Err(unknown.into_iter().map(fault).collect())
+}
+
+fn pointer<'a>(path: impl Iterator<Item = &'a Segment>) -> String {
+    let one = |it: &Segment| match it {
+        Segment::Seq { index } => format!("/{index}"),
+        Segment::Map { key } | Segment::Enum { variant: key } => format!("/{}", escaped(key)),
+        Segment::Unknown => String::new(),
+    };
+    path.map(one).collect()
+}
+
+fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+/// `/spec/containers/0/image` → `pod.spec.containers.image`.
+fn field(pointer: &str) -> String {
+    let names = pointer.split('/').skip(1).filter(|it| it.parse::<usize>().is_err());
+    names.fold("pod".to_owned(), |path, name| path + "." + name)
 }
 
 /// `cpu: 1` is how people write it.
@@ -57,7 +96,7 @@ fn lost(said: &Value, understood: &Value, pointer: &str, found: &mut Vec<String>
     match (said, understood) {
         (Value::Object(said), Value::Object(understood)) => {
             for (key, value) in said {
-                let pointer = format!("{pointer}/{key}");
+                let pointer = format!("{pointer}/{}", escaped(key));
                 match understood.get(key) {
                     Some(it) => lost(value, it, &pointer, found),
                     None if value.is_null() => {}
@@ -76,6 +115,8 @@ fn lost(said: &Value, understood: &Value, pointer: &str, found: &mut Vec<String>
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -89,19 +130,36 @@ mod tests {
             (json!({"spec": {"volumes": [{"name": "v", "emptyDir": {"sizeLimit": 1024}}]}}), None),
             (
                 json!({"spec": {"containers": [{"name": "a"}, {"name": "b", "imagee": "x"}]}}),
-                Some("/spec/containers/1/imagee"),
+                Some(
+                    "/spec/containers/1/imagee pods have no field \"imagee\" there: take it out, or write it as `kubectl explain pod.spec.containers` does",
+                ),
             ),
+            // What a merge is told is no field, and changes no pointer.
+            (
+                json!({"spec": {"volumes": [{"name": "v", "$patch": "delete"}, {"name": "w", "x": 1}]}}),
+                Some("/spec/volumes/1/x"),
+            ),
+            (
+                json!({"spec": {"tolerations": [{"$patch": "delete"}]}}),
+                Some("/spec/tolerations/0/$patch"),
+            ),
+            (json!({"metadata": {"annotations": {"a/b": 1}}}), Some("/metadata/annotations/a~1b")),
             (json!({"spec": {"nodeSelektor": {}}}), Some("/spec/nodeSelektor")),
             (
                 json!({"spec": {"containers": [], "volumes": [{"name": "v", "$patch": "replace"}]}}),
                 Some("/spec/volumes/0/$patch"),
             ),
-            (json!({"spec": {"containers": [], "hostNetwork": "yes"}}), Some("not one of a pod")),
+            (
+                json!({"spec": {"containers": [], "hostNetwork": "yes"}}),
+                Some("/spec/hostNetwork invalid type: string \"yes\", expected a boolean"),
+            ),
         ] {
-            match (check(&template), fault) {
-                (Ok(()), None) => {}
-                (Err(text), Some(fault)) if text.contains(fault) => {}
-                (found, _) => panic!("{template}: {found:?}"),
+            let found = check(&template);
+            let found = found.first().map(|it| format!("{} {}", it.pointer, it.detail));
+            match (&found, fault) {
+                (None, None) => {}
+                (Some(text), Some(fault)) if text.starts_with(fault) => {}
+                (found, _) => panic!("{template}: {found:?}, not {fault:?}"),
             }
         }
     }

@@ -222,3 +222,52 @@ async fn what_a_target_can_not_honour_is_refused_with_field_and_target() {
     let refused = app.post("/api/v1/tasks", &strict).await.problem();
     assert!(refused.starts_with("422 spec_invalid"), "{refused}");
 }
+
+#[tokio::test]
+async fn a_pod_template_that_is_none_is_refused_with_field_and_fix() {
+    let app = test_app!();
+    app.put(&path("pods"), &json!({"kind": "kubernetes", "in_cluster": true})).await;
+    let misspelt = json!({"spec": {"containers": [{"name": "main"}, {"name": "side", "imagee": "x"}],
+        "nodeSelektor": {}}});
+    let wrong = json!({"spec": {"hostNetwork": "yes"}});
+    let of = |task: serde_json::Value| {
+        let faults = task["errors"].as_array().unwrap_or_else(|| panic!("{task:#}")).clone();
+        faults
+            .into_iter()
+            .map(|it| {
+                [&it["pointer"], &it["code"], &it["detail"]]
+                    .map(|it| it.as_str().unwrap().to_owned())
+            })
+            .collect::<Vec<_>>()
+    };
+    // Whatever target it goes to: nobody could take it.
+    for target in ["pods", "simulated"] {
+        let task = |template: &serde_json::Value| json!({"image": "x", "target": target, "kubernetes": {"pod_template": template}});
+        for operation in ["/api/v1/tasks", "/api/v1/render"] {
+            let answer = app.post(operation, &task(&misspelt)).await;
+            assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{answer:?}");
+            let faults = of(answer.json());
+            let [(first, second)] = [(&faults[0], &faults[1])];
+            assert_eq!(
+                first[..2],
+                ["/kubernetes/pod_template/spec/containers/1/imagee", "unknown_field"]
+            );
+            assert!(first[2].contains("kubectl explain pod.spec.containers"), "{first:?}");
+            assert_eq!(
+                second[..2],
+                ["/kubernetes/pod_template/spec/nodeSelektor", "unknown_field"]
+            );
+            let faults = of(app.post(operation, &task(&wrong)).await.json());
+            assert_eq!(faults[0][..2], ["/kubernetes/pod_template/spec/hostNetwork", "wrong_type"]);
+            assert!(faults[0][2].contains("expected a boolean"), "{faults:?}");
+        }
+        let batch = json!({"tasks": [{"image": "x"}, task(&wrong)]});
+        let faults = of(app.post("/api/v1/tasks/batch", &batch).await.json());
+        assert_eq!(faults[0][0], "/tasks/1/kubernetes/pod_template/spec/hostNetwork");
+    }
+    assert_eq!(app.count().await, 0, "nothing is stored");
+    let target = json!({"kind": "kubernetes", "in_cluster": true, "pod_template": wrong});
+    let answer = app.put(&path("pods"), &target).await;
+    assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{answer:?}");
+    assert_eq!(of(answer.json())[0][0], "/pod_template/spec/hostNetwork");
+}

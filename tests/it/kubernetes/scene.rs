@@ -1,5 +1,6 @@
 //! A service whose tasks are pods.
 
+use std::process::Command;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -21,7 +22,7 @@ pub(super) struct Scene {
     pub(super) service: Service,
     pub(super) cluster: Cluster,
     pub(super) namespace: String,
-    _config: TempDir,
+    config: TempDir,
 }
 
 impl Scene {
@@ -41,7 +42,14 @@ impl Scene {
             env.iter().map(|&(name, it)| (name.to_owned(), it.to_owned())).collect();
         env.push(("SUPERCARGO_CONFIG".to_owned(), file.display().to_string()));
         let service = Service::start_with(Options { env, ..Options::default() }).await;
-        Self { service, cluster, namespace, _config: config }
+        Self { service, cluster, namespace, config }
+    }
+
+    /// The command line with the settings of the service.
+    pub(super) fn cli(&self, args: &[&str]) -> Command {
+        let mut command = self.service.cli(args);
+        command.env("SUPERCARGO_CONFIG", self.config.path().join("supercargo.toml"));
+        command
     }
 
     pub(super) fn pods(&self) -> Api<Pod> {

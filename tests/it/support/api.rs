@@ -12,7 +12,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use supercargo::api::{AppState, Lifecycle, LogSource, ObjectSource, Settings, router};
-use supercargo::app::TargetRenderer;
+use supercargo::app::{CHECK_TEMPLATE, TargetRenderer};
 use supercargo::auth::{Authenticator, Mode};
 use supercargo::clock::SystemClock;
 use supercargo::domain::log::{Follow, LogBlock, LogFrame, LogPlace, LogStream};
@@ -84,7 +84,7 @@ impl TestApp {
             wake: wake.clone(),
             clock: Arc::new(SystemClock),
             settings: Arc::new(settings),
-            limits: Limits::default(),
+            limits: Limits { pod_template: CHECK_TEMPLATE, ..Limits::default() },
             catalogue,
             auth: Authenticator::new(store.clone(), mode),
             logs: Arc::clone(&logs) as Arc<dyn LogSource>,

@@ -6,19 +6,20 @@ use std::process::Command;
 use std::sync::{Arc, LazyLock};
 
 use futures_util::FutureExt as _;
-use k8s_openapi::api::core::v1::{Namespace, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::client::ConfigExt as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
-use serde_json::json;
+use serde_json::{Value, json};
 use supercargo::domain::target::{Access, KubeconfigSource, KubernetesBackend};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use super::engine::required;
 use super::proxy::{Connect, Proxy, Stream};
-use super::{eventually, within};
+use super::{PATIENCE, eventually, until, within};
 
 /// Where the tests that need no namespace of their own make their pods.
 const NAMESPACE: &str = "supercargo-test";
@@ -115,10 +116,71 @@ impl Cluster {
         KubernetesBackend {
             namespace: Some(NAMESPACE.to_owned()),
             ..KubernetesBackend::over(Access::Kubeconfig {
-                source: KubeconfigSource::Content(text),
+                source: KubeconfigSource::Content(text.into()),
                 context: None,
             })
         }
+    }
+
+    /// The address of its API server.
+    pub(crate) fn server(&self) -> String {
+        self.config.cluster_url.to_string().trim_end_matches('/').to_owned()
+    }
+
+    /// Who signs for its API server, as PEM.
+    pub(crate) fn ca(&self) -> String {
+        let certificates = self.config.root_cert.as_ref().expect("the kubeconfig has a CA");
+        certificates.iter().map(|it| pem("CERTIFICATE", it)).collect()
+    }
+
+    /// A kubeconfig in which this user comes to it, by this address.
+    pub(crate) fn kubeconfig(&self, server: &str, user: Value) -> Value {
+        let mut cluster = json!({"server": server});
+        if server.starts_with("https") {
+            cluster["certificate-authority-data"] = json!(encoded(self.ca().as_bytes()));
+        }
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "it",
+            "clusters": [{"name": "it", "cluster": cluster}],
+            "users": [{"name": "it", "user": user}],
+            "contexts": [{"name": "it", "context": {"cluster": "it", "user": "it"}}],
+        })
+    }
+
+    /// An account that has these rules in its namespace.
+    pub(crate) async fn account(&self, namespace: &str, name: &str, rules: Value) -> Account {
+        let role = json!({"metadata": {"name": name}, "rules": rules});
+        let binding = json!({
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
+        });
+        let account = json!({"metadata": {"name": name}});
+        self.make::<Role>(namespace, role).await;
+        self.make::<RoleBinding>(namespace, binding).await;
+        self.make::<ServiceAccount>(namespace, account).await;
+        let account = Account {
+            cluster: self.clone(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        // Others than those that clusters make by themselves, which newer ones do not.
+        account.issue("first").await;
+        account
+    }
+
+    pub(crate) async fn make<T>(&self, namespace: &str, document: Value)
+    where
+        T: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned
+            + serde::Serialize,
+    {
+        let api = Api::<T>::namespaced(self.client.clone(), namespace);
+        api.create(&PostParams::default(), &serde_json::from_value(document).unwrap())
+            .await
+            .unwrap();
     }
 
     /// In front of its API server.
@@ -149,6 +211,126 @@ impl Cluster {
         let params = DeleteParams::default().grace_period(0);
         within("a removal", self.pods().delete(pod, &params)).await.ok();
     }
+}
+
+fn encoded(bytes: &[u8]) -> String {
+    base64::Engine::encode(&base64::prelude::BASE64_STANDARD, bytes)
+}
+
+fn pem(what: &str, der: &[u8]) -> String {
+    format!("-----BEGIN {what}-----\n{}\n-----END {what}-----\n", encoded(der))
+}
+
+/// A service account, whose tokens come and go.
+pub(crate) struct Account {
+    cluster: Cluster,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl Account {
+    fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.cluster.client.clone(), &self.namespace)
+    }
+
+    /// As the API server calls it.
+    pub(crate) fn user(&self) -> String {
+        format!("system:serviceaccount:{}:{}", self.namespace, self.name)
+    }
+
+    /// Makes a token under a name.
+    pub(crate) async fn issue(&self, token: &str) {
+        let secret = json!({
+            "metadata": {
+                "name": format!("{}-{token}", self.name),
+                "annotations": {"kubernetes.io/service-account.name": self.name},
+            },
+            "type": "kubernetes.io/service-account-token",
+        });
+        self.cluster.make::<Secret>(&self.namespace, secret).await;
+    }
+
+    pub(crate) async fn token(&self, token: &str) -> String {
+        let (secrets, name) = (self.secrets(), format!("{}-{token}", self.name));
+        until("the token is made", PATIENCE, async || {
+            let bytes = secrets.get_opt(&name).await.ok()??.data?.remove("token")?.0;
+            Some(String::from_utf8(bytes).unwrap())
+        })
+        .await
+    }
+
+    /// It is worth nothing from now on.
+    pub(crate) async fn revoke(&self, token: &str) {
+        let name = format!("{}-{token}", self.name);
+        self.secrets().delete(&name, &DeleteParams::default()).await.unwrap();
+    }
+}
+
+/// Signs for a user of the cluster, where its authority is at hand: `SUPERCARGO_TEST_CLUSTER_PKI` names the folder
+/// with its `ca.crt` and `ca.key`.
+pub(crate) fn client_certificate(subject: &str) -> Option<(String, String)> {
+    let Some(pki) = std::env::var_os("SUPERCARGO_TEST_CLUSTER_PKI").map(PathBuf::from) else {
+        assert!(!required("kubernetes"), "SUPERCARGO_TEST_CLUSTER_PKI must name a folder");
+        eprintln!("skipped: SUPERCARGO_TEST_CLUSTER_PKI names no folder with ca.crt and ca.key");
+        return None;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let openssl = |args: &[&str]| {
+        let output =
+            Command::new("openssl").args(args).current_dir(folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let (ca, key) = (pki.join("ca.crt"), pki.join("ca.key"));
+    let (ca, key) = (ca.to_str().unwrap(), key.to_str().unwrap());
+    // What has extensions is of version 3.
+    std::fs::write(folder.path().join("ext"), "extendedKeyUsage=clientAuth\n").unwrap();
+    openssl(&[
+        "req", "-newkey", "rsa:2048", "-nodes", "-subj", subject, "-keyout", "key", "-out", "csr",
+    ]);
+    openssl(&[
+        "x509",
+        "-req",
+        "-in",
+        "csr",
+        "-CA",
+        ca,
+        "-CAkey",
+        key,
+        "-extfile",
+        "ext",
+        "-set_serial",
+        "7",
+        "-days",
+        "1",
+        "-out",
+        "crt",
+    ]);
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    Some((read("crt"), read("key")))
+}
+
+/// An authority that has signed for nobody.
+pub(crate) fn other_ca() -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("crt");
+    let output = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            "/CN=other",
+            "-keyout",
+            "/dev/null",
+            "-out",
+        ])
+        .arg(&file)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::read_to_string(file).unwrap()
 }
 
 /// The script that stops and starts the parts of the cluster: `SUPERCARGO_TEST_CLUSTER` names it.

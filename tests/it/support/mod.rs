@@ -16,6 +16,8 @@ pub(crate) mod sandbox;
 pub(crate) mod service;
 pub(crate) mod starts;
 pub(crate) mod subject;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod tunnel;
 pub(crate) mod worker;
 
 use std::os::unix::fs::PermissionsExt;

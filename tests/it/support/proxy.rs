@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt as _;
@@ -32,6 +33,10 @@ struct Rule {
 #[derive(Default)]
 struct State {
     rules: Mutex<Vec<Rule>>,
+    /// What everybody gets for an answer that comes now.
+    answer: Mutex<Option<String>>,
+    /// How many got it.
+    answered: AtomicU32,
     requests: Mutex<Vec<String>>,
 }
 
@@ -158,6 +163,19 @@ impl Proxy {
         self.state.rules.lock().unwrap().push(Rule { method, path_end, fate });
     }
 
+    /// Answers every request that comes from now on by itself, with this head; or lets them through again. What
+    /// goes on is not touched. Says how many it has answered so.
+    pub(crate) fn answer(&self, head: Option<&str>) -> u32 {
+        let whole =
+            |it: &str| format!("HTTP/1.1 {it}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+        *self.state.answer.lock().unwrap() = head.map(whole);
+        self.answered()
+    }
+
+    pub(crate) fn answered(&self) -> u32 {
+        self.state.answered.load(Ordering::Relaxed)
+    }
+
     /// The first line of every request that was let through to the engine.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.state.requests.lock().unwrap().clone()
@@ -223,6 +241,16 @@ async fn serve(
     }
     let text = String::from_utf8_lossy(&head).into_owned();
     let line = text.lines().next().unwrap_or_default().to_owned();
+    let answer = state.answer.lock().unwrap().clone();
+    if let Some(answer) = answer {
+        while head.len() < length(&text) {
+            client.read_buf(&mut head).await?;
+        }
+        client.write_all(answer.as_bytes()).await?;
+        client.shutdown().await?;
+        state.answered.fetch_add(1, Ordering::Relaxed);
+        return Ok(());
+    }
     let rule = {
         let mut rules = state.rules.lock().unwrap();
         let found = rules.iter().position(|it| matches(&line, it.method, it.path_end));

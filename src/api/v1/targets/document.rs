@@ -55,7 +55,7 @@ pub(in crate::api) struct TargetDocument {
     /// The certificate of the API server is not checked.
     #[schema(required = false, default = false)]
     tls_skip_verify: bool,
-    /// `http://` or `socks5://`. A password in it is secret.
+    /// `http://`, perhaps with a user and a password, which is secret, or `socks5://` without.
     #[schema(required = false, examples("http://10.0.0.1:3128"))]
     proxy: String,
     #[schema(required = false)]

@@ -8,7 +8,8 @@ use crate::api::extract::{Caller, JsonBody};
 use crate::api::problem::{Problem, ProblemKind};
 use crate::api::query::{Nothing, Params};
 use crate::api::state::App;
-use crate::domain::target::{self, SIMULATED};
+use crate::domain::spec::{Fault, Limits};
+use crate::domain::target::{self, Backend, SIMULATED};
 use crate::store::PutTarget;
 
 /// How often somebody else may put the same target at the same time.
@@ -64,6 +65,7 @@ pub(in crate::api) async fn put_target(
             super::refuse_fixed(&name, entry)?;
         }
         let target = target::parse(&document, entry.map(|it| &it.target))
+            .and_then(|it| known_to_pods(it, &app.limits))
             .map_err(|faults| Problem::faults(ProblemKind::DocumentInvalid, &faults))?;
         let revision = entry.and_then(|it| it.revision);
         let status = match app.store.put_target(&name, &target, revision).await? {
@@ -86,4 +88,12 @@ pub(in crate::api) async fn put_target(
     }
     let detail = format!("others change the target {name:?} at the same time: try again");
     Err(Problem::unavailable(detail, "the target changed at each try"))
+}
+
+/// A worker could not connect to one whose pod template is none.
+fn known_to_pods(target: target::Target, limits: &Limits) -> Result<target::Target, Vec<Fault>> {
+    let Backend::Kubernetes(it) = &target.backend else { return Ok(target) };
+    let template = it.pod_template.as_ref();
+    let faults = template.map(|it| limits.check_template(it, "/pod_template")).unwrap_or_default();
+    if faults.is_empty() { Ok(target) } else { Err(faults) }
 }

@@ -2,10 +2,12 @@
 //!
 //! `fail` is for what loses or holds up work, `warn` for what will, and for what could not be found out.
 
+mod cluster;
 mod database;
 mod engine;
 mod leases;
 mod objects;
+mod sandboxes;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -15,7 +17,6 @@ use std::time::Duration;
 use super::Check;
 use super::facts::{Facts, Skew, Space, Unknown};
 
-#[cfg(feature = "docker")]
 pub(super) use leases::is_alive;
 
 /// Leases of 20 s bear some of it; what is further off is not kept right by anybody.
@@ -30,6 +31,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Check> {
     checks.extend(objects::judge(&facts.objects));
     checks.extend(leases::judge(&facts.leases));
     checks.extend(facts.engines.iter().flat_map(engine::judge));
+    checks.extend(facts.clusters.iter().flat_map(cluster::judge));
     checks
 }
 

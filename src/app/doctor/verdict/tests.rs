@@ -6,9 +6,11 @@ use std::time::Duration;
 use super::*;
 use crate::app::doctor::Status;
 use crate::app::doctor::facts::{
-    Api, DatabaseFacts, Engine, EngineFacts, Given, HereFacts, LeaseFacts, ObjectFacts,
-    PrivateFacts, PrivateState, Readiness, Sandboxes, ServerFacts, ServiceFacts, TokenState,
+    Api, Cluster, ClusterFacts, DatabaseFacts, Engine, EngineFacts, Given, HereFacts, LeaseFacts,
+    ObjectFacts, PrivateFacts, PrivateState, Readiness, Sandboxes, ServerFacts, ServiceFacts,
+    TokenState,
 };
+use crate::domain::target::{MissingPermission, TargetCheck};
 use crate::ids::{ObjectStoreId, WorkerId};
 use crate::store::{
     HeldAttempts, ObjectStoreInUse, SchemaState, ServerState, TargetHealth, WorkerState,
@@ -116,6 +118,17 @@ fn healthy() -> Facts {
             given: Ok(vec![Given { engine: "E1".to_owned(), attempts: 3, reached: true }]),
             sandboxes: Ok(Sandboxes { live: 3, ..Sandboxes::default() }),
         }],
+        clusters: vec![ClusterFacts {
+            target: "prod".to_owned(),
+            cluster: Ok(Cluster {
+                place: "https://k".to_owned(),
+                version: "v1.20.2".to_owned(),
+                id: "C1".to_owned(),
+                rights: Ok(TargetCheck::default()),
+            }),
+            given: Ok(vec![Given { engine: "C1".to_owned(), attempts: 2, reached: true }]),
+            pods: Ok(Sandboxes { live: 2, ..Sandboxes::default() }),
+        }],
     }
 }
 
@@ -147,6 +160,27 @@ fn engine(facts: &mut Facts) -> &mut Engine {
 
 fn containers(facts: &mut Facts) -> &mut Sandboxes {
     facts.engines[0].sandboxes.as_mut().unwrap()
+}
+
+fn cluster(facts: &mut Facts) -> &mut Cluster {
+    facts.clusters[0].cluster.as_mut().unwrap()
+}
+
+fn rights(facts: &mut Facts) -> &mut TargetCheck {
+    cluster(facts).rights.as_mut().unwrap()
+}
+
+fn pods(facts: &mut Facts) -> &mut Sandboxes {
+    facts.clusters[0].pods.as_mut().unwrap()
+}
+
+fn lacks(verb: &str, resource: &str) -> MissingPermission {
+    MissingPermission {
+        verb: verb.to_owned(),
+        resource: resource.to_owned(),
+        namespace: "etl".to_owned(),
+        needed_for: "logs".to_owned(),
+    }
 }
 
 fn silent() -> Api {
@@ -494,10 +528,72 @@ const ENGINES: &[Case] = &[
     ),
 ];
 
+const CLUSTERS: &[Case] = &[
+    (
+        |it| it.clusters[0].cluster = Err("https://k: refused".to_owned()),
+        "cluster prod",
+        Status::Fail,
+        "can't be used: https://k: refused",
+        "supercargo targets get prod",
+    ),
+    (
+        |it| {
+            cluster(it).id = "C2".to_owned();
+            it.clusters[0].given.as_mut().unwrap()[0].reached = false;
+        },
+        "cluster prod identity",
+        Status::Fail,
+        "2 live attempts on cluster C1",
+        "bring that cluster back",
+    ),
+    (
+        |it| rights(it).missing = vec![lacks("list", "events"), lacks("get", "pods/log")],
+        "cluster prod permissions",
+        Status::Fail,
+        "list events in etl (logs), get pods/log in etl (logs)",
+        "rbac.yaml",
+    ),
+    (
+        |it| rights(it).missing = vec![lacks("list", "events")],
+        "cluster prod permissions",
+        Status::Warn,
+        "may not: list events",
+        "supercargo targets check prod",
+    ),
+    (
+        |it| rights(it).warnings = vec!["a".to_owned(), "b".to_owned()],
+        "cluster prod notes",
+        Status::Warn,
+        "a; b",
+        "rbac.yaml",
+    ),
+    (
+        |it| pods(it).unknown = vec!["etl/sc-a".to_owned()],
+        "pods prod unknown",
+        Status::Warn,
+        "1 is not known to the database: etl/sc-a",
+        "kubectl --namespace etl delete pod sc-a",
+    ),
+    (
+        |it| pods(it).missing = vec![WORKER.parse().unwrap()],
+        "pods prod missing",
+        Status::Warn,
+        "the cluster does not have the pods of live tasks",
+        "supercargo events",
+    ),
+    (
+        |it| pods(it).kept = 2,
+        "pods prod kept",
+        Status::Ok,
+        "2 were put aside",
+        "kubectl delete pods --all-namespaces",
+    ),
+];
+
 #[test]
 fn every_fault_is_found_and_comes_with_what_to_do() {
     for (change, name, status, found, fix) in
-        [SERVICE, DATABASE, OBJECTS, LEASES, ENGINES].into_iter().flatten()
+        [SERVICE, DATABASE, OBJECTS, LEASES, ENGINES, CLUSTERS].into_iter().flatten()
     {
         let mut facts = healthy();
         change(&mut facts);
