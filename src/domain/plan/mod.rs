@@ -11,7 +11,8 @@ pub mod run;
 pub use queue::{Plan, QueuedTask, plan};
 pub use rules::{TaskEnd, Trigger, Upstream, Verdict, judge};
 pub use run::{
-    Counts, FanOut, ItemState, NodePlan, NodeState, RunEnd, RunRules, RunState, Stage, Step,
+    Counts, FanOut, ItemState, MOST_ITEMS, NodePlan, NodeState, RunEnd, RunPlan, RunRules,
+    RunState, Stage, Step,
 };
 
 #[cfg(test)]

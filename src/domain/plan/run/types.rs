@@ -1,8 +1,7 @@
-//! One run of a workflow, as the scheduler thinks of it.
+//! What a plan is made from, and what it answers.
 
 use crate::domain::dag::NodeId;
-
-use super::rules::{TaskEnd, Trigger};
+use crate::domain::plan::rules::{TaskEnd, Trigger};
 
 /// What of a task of the document decides when it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,7 +10,7 @@ pub struct NodePlan {
     /// It has a `when`, which is asked for once its rule lets it start.
     pub condition: bool,
     pub fan_out: FanOut,
-    /// So many of its items at a time.
+    /// So many of its items at a time; at least one.
     pub max_parallel: Option<u32>,
     /// An item that fails stops the others.
     pub fail_fast: bool,
@@ -54,10 +53,18 @@ pub enum Stage {
     OnExit,
 }
 
+impl Stage {
+    pub const ALL: [Self; 3] = [Self::Main, Self::OnFailure, Self::OnExit];
+
+    pub(super) const fn index(self) -> usize {
+        self as usize
+    }
+}
+
 /// What holds for the run as a whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RunRules {
-    /// So many items of all tasks at a time.
+    /// So many items of all tasks at a time; at least one.
     pub max_parallel: Option<u32>,
     /// A main task that fails stops the others, and none starts any more.
     pub fail_fast: bool,
@@ -66,13 +73,14 @@ pub struct RunRules {
 /// What is to be done next. Each is said once, and answered by its fact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Step {
-    /// Evaluate its `when`: [`RunPlan::condition`].
+    /// Evaluate its `when`: [`RunPlan::condition`](super::RunPlan::condition).
     Decide(NodeId),
-    /// Evaluate its list: [`RunPlan::expanded`].
+    /// Evaluate its list: [`RunPlan::expanded`](super::RunPlan::expanded).
     Expand(NodeId),
-    /// Make the task of this item: [`RunPlan::started`], or [`RunPlan::ended`] if it can't be made.
+    /// Make the task of this item: [`RunPlan::started`](super::RunPlan::started), or
+    /// [`RunPlan::ended`](super::RunPlan::ended) if it can't be made.
     Start(NodeId, u32),
-    /// Ask this live item to stop: [`RunPlan::ended`] when it did.
+    /// Ask this live item to stop: [`RunPlan::ended`](super::RunPlan::ended) when it did.
     Stop(NodeId, u32),
     /// The run is over.
     End(RunEnd),
