@@ -187,6 +187,37 @@ fn what_is_retried_is_waited_for_again() {
 }
 
 #[test]
+fn what_was_decided_on_an_end_is_decided_anew_when_that_is_taken_back() {
+    let checks = NodePlan { condition: true, trigger: Trigger::AllDone, ..one() };
+    let mut run = run(vec![(&[], one()), (&[A], checks)], RunRules::default());
+    go(&mut run);
+    run.ended(A, 0, TaskEnd::Failed);
+    assert_eq!(run.next(9), [Step::Decide(B)]);
+    run.condition(B, Ok(false));
+    assert_eq!(run.next(9), [Step::End(RunEnd::Failed)]);
+    run.reopened(A, 0);
+    assert_eq!(run.node_state(B), NodeState::Waiting);
+    run.ended(A, 0, TaskEnd::Succeeded);
+    assert_eq!(run.next(9), [Step::Decide(B)]);
+    run.condition(B, Ok(true));
+    assert_eq!(run.next(9), [Step::Start(B, 0)]);
+}
+
+#[test]
+fn a_failure_that_only_a_halt_brought_about_does_not_keep_it_up() {
+    let impossible = NodePlan { trigger: Trigger::AllDone, ..fan(MOST_ITEMS + 1) };
+    let rules = RunRules { fail_fast: true, max_parallel: Some(1) };
+    let mut run = run(vec![(&[], one()), (&[], one()), (&[B], impossible)], rules);
+    go(&mut run);
+    run.ended(A, 0, TaskEnd::Failed);
+    assert_eq!(run.node_state(B), NodeState::Ended(TaskEnd::Cancelled));
+    assert_eq!(run.node_state(C), NodeState::Ended(TaskEnd::Failed));
+    run.reopened(A, 0);
+    assert_eq!(run.node_state(B), NodeState::Ready);
+    assert_eq!(run.node_state(C), NodeState::Waiting);
+}
+
+#[test]
 fn a_run_of_nothing_is_over() {
     let mut run = run(Vec::new(), RunRules::default());
     assert_eq!(run.next(0), [Step::End(RunEnd::Succeeded)]);
