@@ -119,8 +119,8 @@ impl RunPlan {
     }
 
     /// The task of this item is tried again: it is live, though it had ended. Nothing but a cancel of the
-    /// run or its deadline stops it; so this is also how to say of a live task that it was reopened. What needs it and has not started waits again, and is asked for its `when` and its
-    /// list anew.
+    /// run or its deadline stops it, so this is also how to say of a live task that it was reopened. What
+    /// needs it and has not started waits again, and is asked for its `when` and its list anew.
     pub fn reopened(&mut self, node: NodeId, item: u32) {
         if !self.is_item(node, item) || self.nodes[node.index()].items.is_kept(item) {
             return;

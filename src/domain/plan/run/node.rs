@@ -40,7 +40,7 @@ impl Items {
     }
 
     /// How many started in this run: its rule allowed it.
-    pub(super) fn touched_now(&self) -> u32 {
+    pub(super) fn started_here(&self) -> u32 {
         self.touched() - self.kept
     }
 

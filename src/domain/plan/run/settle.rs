@@ -226,7 +226,7 @@ impl RunPlan {
             List::Known(count) => count - touched,
             List::Unknown | List::Failed => u32::from(touched == 0),
         };
-        let open_end = if it.items.touched_now() > 0 {
+        let open_end = if it.items.started_here() > 0 {
             let no_more = end.is_some() || failed_fast || admission.halted;
             no_more.then_some(TaskEnd::Cancelled)
         } else {
@@ -305,7 +305,7 @@ impl RunPlan {
         let touched = it.items.touched();
         let all_kept = it.list.count().is_some_and(|it| it > 0 && it == touched);
         let halted = admission.halted || self.failed_fast(id);
-        if it.items.touched_now() == 0 && !all_kept {
+        if it.items.started_here() == 0 && !all_kept {
             // Items of an earlier run may have ended otherwise.
             let cancelled = (Some(it.items.fold(1)), Want::Nothing);
             let verdict = match admission.entry {
@@ -412,7 +412,7 @@ impl RunPlan {
             Some(TaskEnd::UpstreamFailed) if halted && !it.part.because_of_failure => {
                 Some(TaskEnd::Cancelled)
             }
-            None if halted && stage == Stage::Main && it.items.touched_now() == 0 => {
+            None if halted && stage == Stage::Main && it.items.started_here() == 0 => {
                 Some(TaskEnd::Cancelled)
             }
             end => end,
@@ -421,7 +421,7 @@ impl RunPlan {
 
     /// The same, of its items that did not start.
     pub(super) fn shown_open(&self, id: NodeId) -> Option<TaskEnd> {
-        match self.nodes[id.index()].items.touched_now() {
+        match self.nodes[id.index()].items.started_here() {
             0 => self.shown_end(id),
             1.. => self.nodes[id.index()].part.open_end,
         }
