@@ -6,6 +6,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod attempt;
+pub mod dag;
 pub mod exit;
 pub mod failure;
 pub mod log;
