@@ -27,6 +27,8 @@ use support::stats::{Samples, float, median, ms, per_second};
 use support::{Bench, engine, machine, note, task};
 
 const COMMAND: [&str; 1] = ["/bin/true"];
+/// Long enough for its log to be followed.
+const SLOW: [&str; 2] = ["sleep", "2"];
 const TARGET: &str = "cluster";
 const CONCURRENCY: usize = 64;
 
@@ -97,7 +99,7 @@ impl<'a> Both<'a> {
         put_target(&service, cluster, CONCURRENCY).await?;
         let label = Database::open(&service).await?.container_label().await?;
         let mut http = service.connect().await?;
-        let request = service.request("POST", "/render", Some(&document()));
+        let request = service.request("POST", "/render", Some(&document(&COMMAND)));
         let (_, rendered) = http.expect(&request, &[200]).await?;
         let rendered: Value = serde_json::from_slice(&rendered)?;
         let pod = cluster::bare(&rendered["pod"])?;
@@ -111,12 +113,12 @@ impl<'a> Both<'a> {
 
     /// Submit → end known.
     async fn run(&self, http: &mut Http<TcpStream>) -> anyhow::Result<Duration> {
-        run(&self.service, http).await
+        run(&self.service, http, &document(&COMMAND)).await
     }
 }
 
-fn document() -> String {
-    json!({"name": "bench", "image": engine::IMAGE, "target": TARGET, "command": COMMAND})
+fn document(command: &[&str]) -> String {
+    json!({"name": "bench", "image": engine::IMAGE, "target": TARGET, "command": command})
         .to_string()
 }
 
@@ -130,9 +132,13 @@ async fn put_target(
     service.connect().await?.expect(&request, &[200, 201]).await.map(|_| ())
 }
 
-async fn run(service: &Service, http: &mut Http<TcpStream>) -> anyhow::Result<Duration> {
+async fn run(
+    service: &Service,
+    http: &mut Http<TcpStream>,
+    document: &str,
+) -> anyhow::Result<Duration> {
     let begun = Instant::now();
-    let id = task::submit(service, http, &document()).await?;
+    let id = task::submit(service, http, document).await?;
     let ended = task::end(service, http, &id).await?;
     let total = begun.elapsed();
     ensure!(ended["state"] == "succeeded", "a task ended as {ended}");
@@ -142,7 +148,6 @@ async fn run(service: &Service, http: &mut Http<TcpStream>) -> anyhow::Result<Du
 async fn latency(bench: &Bench, both: &Both<'_>) -> anyhow::Result<()> {
     let line = bench.measurement("pods").await;
     let (blocks, pods) = (bench.either(BLOCKS, 1), bench.either(PODS, 2));
-    let mut http = both.service.connect().await?;
     let (mut ours, mut bare) = <(Samples, Samples)>::default();
     let (mut steps, mut removed) = (Vec::new(), Samples::default());
     for block in 0..blocks {
@@ -158,6 +163,8 @@ async fn latency(bench: &Bench, both: &Both<'_>) -> anyhow::Result<()> {
         }
         for pause in pauses {
             sleep(pause).await;
+            // One that did nothing for a while would be closed.
+            let mut http = both.service.connect().await?;
             let begun = Instant::now();
             ours.add(both.run(&mut http).await?);
             both.cluster.until_gone(&both.label).await?;
@@ -196,7 +203,7 @@ async fn parallel(bench: &Bench, both: &Both<'_>) -> anyhow::Result<()> {
             in_lanes(pods, |_| async { both.cluster.run(&both.pod).await.map(|_| ()) }).await?;
             bare.push(per_second(pods, begun.elapsed()));
         } else {
-            ours_in_lanes(&both.service, pods).await?;
+            ours_in_lanes(&both.service, pods, &COMMAND).await?;
             both.cluster.until_gone(&both.label).await?;
             ours.push(per_second(pods, begun.elapsed()));
         }
@@ -229,14 +236,15 @@ async fn in_lanes<F: Future<Output = anyhow::Result<()>>>(
     try_join_all(lanes).await.map(|_| ())
 }
 
-async fn ours_in_lanes(service: &Service, count: usize) -> anyhow::Result<()> {
+async fn ours_in_lanes(service: &Service, count: usize, command: &[&str]) -> anyhow::Result<()> {
+    let document = document(command);
     let connections = try_join_all((0..PARALLEL).map(|_| service.connect())).await?;
     let connections: Vec<_> = connections.into_iter().map(tokio::sync::Mutex::new).collect();
     in_lanes(count, |lane| {
-        let http = connections.get(lane);
+        let (http, document) = (connections.get(lane), &document);
         async move {
             let mut http = http.context("a lane has no connection")?.lock().await;
-            run(service, &mut http).await.map(|_| ())
+            run(service, &mut http, document).await.map(|_| ())
         }
     })
     .await
@@ -257,26 +265,32 @@ async fn requests(bench: &Bench, cluster: &Cluster) -> anyhow::Result<()> {
         gone().await?;
     }
     let of_one = counter.take();
-    ours_in_lanes(&both.service, parallel).await?;
+    ours_in_lanes(&both.service, parallel, &COMMAND).await?;
     gone().await?;
     let of_many = counter.take();
+    ours_in_lanes(&both.service, parallel, &SLOW).await?;
+    gone().await?;
+    let of_slow = counter.take();
     both.cluster.run(&both.pod).await?;
     let of_bare = counter.take();
     both.service.stop();
-    let (one, many) = (own(&of_one, alone), own(&of_many, parallel));
+    let one = own(&of_one, alone);
+    let (many, slow) = (own(&of_many, parallel), own(&of_slow, parallel));
     let shown = |counts: &Counts, tasks: usize| {
         let each = |(kind, count): (&String, &usize)| {
             (kind.clone(), json!((float(*count) / float(tasks) * 100.0).round() / 100.0))
         };
         Value::Object(counts.iter().map(each).collect())
     };
-    line.set("n", alone + parallel)
+    line.set("n", alone + 2 * parallel)
         .figure("per_task_alone", one)
         .figure("per_task_parallel", many)
+        .figure("per_slow_task", slow)
         .set("kinds_alone", shown(&of_one, alone))
         .set("kinds_parallel", shown(&of_many, parallel))
+        .set("kinds_slow", shown(&of_slow, parallel))
         .set("kinds_bare", shown(&of_bare, 1))
-        .at_most(one.max(many), REQUESTS_BUDGET)
+        .at_most(one.max(many).max(slow), REQUESTS_BUDGET)
         .print();
     Ok(())
 }
@@ -297,7 +311,7 @@ async fn memory(bench: &Bench, cluster: &Cluster) -> anyhow::Result<()> {
     let mut database = Database::open(&service).await?;
     let label = database.container_label().await?;
     let mut http = service.connect().await?;
-    run(&service, &mut http).await?;
+    run(&service, &mut http, &document(&COMMAND)).await?;
     cluster.until_gone(&label).await?;
     let line = bench.measurement("pods_memory").await;
     sleep(after).await;

@@ -220,17 +220,16 @@ impl<'a> Launch<'a> {
         let mut told = 0;
         let mut known = false;
         let mut ask_at = now().checked_add(WATCH_LAG).ok();
-        let mut happened = self.runner.session.happened();
         loop {
-            happened.borrow_and_update();
-            let (happenings, _) = self.runner.session.happenings(&self.place, 0);
+            // First, so that what happens from here on is one more round.
+            let current = watched.current();
+            let happenings = self.runner.session.happenings(&self.place);
             for it in happenings.iter().skip(told) {
                 if let Some(reason) = step_of(&it.reason) {
                     self.progress.step(reason, it.message.clone());
                 }
             }
             told = happenings.len();
-            let current = watched.current();
             let context = Context {
                 timeouts: Some(&self.request.spec.timeouts),
                 happenings: &happenings,
@@ -272,7 +271,6 @@ impl<'a> Launch<'a> {
             };
             tokio::select! {
                 () = watched.changed() => {}
-                _ = happened.changed() => {}
                 () = pause_until(until) => {}
                 () = self.cancel.cancelled() => return Err(LaunchError::Cancelled),
             }
