@@ -1,6 +1,7 @@
 //! Pods on a real cluster, the one that `KUBECONFIG` names: what is asked of its API server, what a node makes of
 //! pods, and what becomes of tasks where something goes wrong.
 
+mod gate;
 #[cfg(feature = "failpoints")]
 mod kills;
 mod logs;
