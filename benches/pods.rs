@@ -321,7 +321,8 @@ async fn memory(bench: &Bench, cluster: &Cluster) -> anyhow::Result<()> {
         "resources": {"cpu": TOO_MANY_CORES},
     });
     let batch = service.request("POST", "/tasks/batch", Some(&task::batch(&too_large, pending)));
-    http.create(&batch).await?;
+    // A connection that did nothing for a while would be closed.
+    service.connect().await?.create(&batch).await?;
     let give_up = Instant::now() + WITHIN;
     while cluster.count(&label).await? < pending {
         ensure!(Instant::now() < give_up, "there are not {pending} pods");
@@ -337,6 +338,7 @@ async fn memory(bench: &Bench, cluster: &Cluster) -> anyhow::Result<()> {
         .figure("more_mib", mib)
         .at_most(mib, MEMORY_BUDGET_MIB)
         .print();
+    let mut http = service.connect().await?;
     for id in database.texts("select task_id::text from live_tasks").await? {
         let cancel = service.request("POST", &format!("/tasks/{id}/cancel"), None);
         http.expect(&cancel, &[200, 202]).await?;
