@@ -17,5 +17,7 @@ pub mod retry;
 pub mod spec;
 pub mod state;
 pub mod target;
+pub mod template;
 pub mod trace;
 pub mod work;
+pub mod workflow;
