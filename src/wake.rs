@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
+use uuid::Uuid;
 
-use crate::ids::TaskId;
+use crate::ids::{RunId, TaskId};
 
 /// Cheap to clone; all clones are one.
 #[derive(Debug, Clone, Default)]
@@ -24,12 +25,14 @@ struct Inner {
     targets: Notify,
     by_labels: AtomicBool,
     other_processes: Notify,
-    tasks: Mutex<HashMap<TaskId, watch::Sender<()>>>,
+    runs: Notify,
+    /// Of tasks and runs.
+    watched: Mutex<HashMap<Uuid, watch::Sender<()>>>,
 }
 
 impl Inner {
-    fn tasks(&self) -> MutexGuard<'_, HashMap<TaskId, watch::Sender<()>>> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn watched(&self) -> MutexGuard<'_, HashMap<Uuid, watch::Sender<()>>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -54,10 +57,30 @@ impl Wake {
 
     /// A task has another state, or more log.
     pub fn task_changed(&self, task: TaskId) {
-        if let Some(sender) = self.inner.tasks().get(&task) {
+        self.changed(task.uuid());
+    }
+
+    /// A run has another state.
+    pub fn run_changed(&self, run: RunId) {
+        self.changed(run.uuid());
+    }
+
+    fn changed(&self, id: Uuid) {
+        if let Some(sender) = self.inner.watched().get(&id) {
             sender.send_replace(());
         }
         self.inner.other_processes.notify_one();
+    }
+
+    /// Something happened to a run that is to be planned.
+    pub fn run_is_due(&self) {
+        self.inner.runs.notify_one();
+        self.inner.other_processes.notify_one();
+    }
+
+    /// Waits until a run is to be planned; a hint given before the call counts.
+    pub async fn until_run_is_due(&self) {
+        self.inner.runs.notified().await;
     }
 
     /// A target has changed, or is to be checked.
@@ -69,7 +92,8 @@ impl Wake {
     pub fn anything(&self) {
         self.inner.queue.notify_one();
         self.inner.stops.notify_one();
-        for sender in self.inner.tasks().values() {
+        self.inner.runs.notify_one();
+        for sender in self.inner.watched().values() {
             sender.send_replace(());
         }
     }
@@ -99,21 +123,30 @@ impl Wake {
 
     /// Whether anybody in this process waits for changes of this task.
     pub fn is_watched(&self, task: TaskId) -> bool {
-        self.inner.tasks().contains_key(&task)
+        self.inner.watched().contains_key(&task.uuid())
     }
 
     /// Hears of a task. Subscribe first, look at the database then: no change is missed in between.
     pub fn subscribe(&self, task: TaskId) -> Subscription {
+        self.subscribe_to(task.uuid())
+    }
+
+    /// Hears of a run, as of a task.
+    pub fn subscribe_run(&self, run: RunId) -> Subscription {
+        self.subscribe_to(run.uuid())
+    }
+
+    fn subscribe_to(&self, id: Uuid) -> Subscription {
         let receiver =
-            self.inner.tasks().entry(task).or_insert_with(|| watch::channel(()).0).subscribe();
-        Subscription { task, receiver, wake: Arc::clone(&self.inner) }
+            self.inner.watched().entry(id).or_insert_with(|| watch::channel(()).0).subscribe();
+        Subscription { id, receiver, wake: Arc::clone(&self.inner) }
     }
 }
 
 /// See [`Wake::subscribe`].
 #[derive(Debug)]
 pub struct Subscription {
-    task: TaskId,
+    id: Uuid,
     receiver: watch::Receiver<()>,
     wake: Arc<Inner>,
 }
@@ -128,10 +161,10 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut tasks = self.wake.tasks();
+        let mut watched = self.wake.watched();
         // This receiver is still counted.
-        if tasks.get(&self.task).is_some_and(|it| it.receiver_count() <= 1) {
-            tasks.remove(&self.task);
+        if watched.get(&self.id).is_some_and(|it| it.receiver_count() <= 1) {
+            watched.remove(&self.id);
         }
     }
 }
@@ -155,8 +188,8 @@ mod tests {
         let task = TaskId::generate();
         let (a, b) = (wake.subscribe(task), wake.subscribe(task));
         drop(a);
-        assert_eq!(wake.inner.tasks().len(), 1);
+        assert_eq!(wake.inner.watched().len(), 1);
         drop(b);
-        assert_eq!(wake.inner.tasks().len(), 0);
+        assert_eq!(wake.inner.watched().len(), 0);
     }
 }

@@ -11,7 +11,7 @@ use super::state::App;
 use crate::auth;
 use crate::domain::trace::TraceContext;
 use crate::domain::work::{RunKey, is_key};
-use crate::ids::TaskId;
+use crate::ids::{RunId, TaskId};
 use crate::store::Principal;
 
 /// The witness that a request carries a valid token: a handler that takes one can't be reached without.
@@ -54,6 +54,26 @@ impl FromRequestParts<App> for TaskPath {
         let task = task_id(app, &id).await?;
         tracing::Span::current().record("task.id", tracing::field::display(task));
         Ok(Self(task))
+    }
+}
+
+/// The id of a run in the path.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RunPath(pub(super) RunId);
+
+impl FromRequestParts<App> for RunPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let Path(id) = Path::<String>::from_request_parts(parts, app).await.map_err(bad_path)?;
+        let run = id.parse().map_err(|_| {
+            let detail = format!(
+                "{id:?} is not the id of a run: ids look like 0199d2a4-8c1e-7c33-9a52-3f70c0b2d9e4"
+            );
+            Problem::new(ProblemKind::RunNotFound, detail)
+        })?;
+        tracing::Span::current().record("run.id", tracing::field::display(run));
+        Ok(Self(run))
     }
 }
 
@@ -133,6 +153,12 @@ pub(super) fn no_such_task(task: TaskId) -> Problem {
     let detail =
         format!("there is no task {task}: it was never submitted here, or retention removed it");
     Problem::new(ProblemKind::TaskNotFound, detail)
+}
+
+pub(super) fn no_such_run(run: RunId) -> Problem {
+    let detail =
+        format!("there is no run {run}: it was never submitted here, or retention removed it");
+    Problem::new(ProblemKind::RunNotFound, detail)
 }
 
 /// The key that names this request.

@@ -11,6 +11,7 @@ mod limits;
 mod logs;
 mod observe;
 mod openapi;
+mod page;
 pub mod ports;
 mod problem;
 mod query;
@@ -18,6 +19,7 @@ mod state;
 mod system;
 mod url;
 mod v1;
+mod wait;
 
 use std::sync::Arc;
 
@@ -39,6 +41,10 @@ use state::{App, Shared};
 
 /// Every operation there is.
 fn operations() -> OpenApiRouter<App> {
+    use v1::runs::{
+        cancel_run, get_run, get_run_graph, get_run_result, get_run_spec, list_runs, pause_run,
+        submit_run,
+    };
     use v1::targets::{check_target, delete_target, get_target, list_targets, put_target};
     use v1::tasks::{
         cancel_task, get_task, get_task_logs, get_task_output, get_task_result, get_task_sensor,
@@ -61,6 +67,15 @@ fn operations() -> OpenApiRouter<App> {
         .routes(routes!(retry_task::retry_task))
         .routes(routes!(get_task_sensor::get_task_sensor))
         .routes(routes!(poll_task::poll_task, poll_task::poll_task_by_post))
+        // Runs
+        .routes(routes!(submit_run::submit_run, list_runs::list_runs))
+        .routes(routes!(get_run::get_run))
+        .routes(routes!(get_run_graph::get_run_graph))
+        .routes(routes!(get_run_result::get_run_result))
+        .routes(routes!(get_run_spec::get_run_spec))
+        .routes(routes!(cancel_run::cancel_run))
+        .routes(routes!(pause_run::pause_run))
+        .routes(routes!(pause_run::resume_run))
         // The deployment's objects
         .routes(routes!(list_targets::list_targets))
         .routes(routes!(

@@ -57,6 +57,7 @@ kinds! {
     HostNotAllowed "host_not_allowed" FORBIDDEN "The service does not answer to this host name";
     NotFound "not_found" NOT_FOUND "There is nothing at this path";
     TaskNotFound "task_not_found" NOT_FOUND "There is no such task";
+    RunNotFound "run_not_found" NOT_FOUND "There is no such run";
     AttemptNotFound "attempt_not_found" NOT_FOUND "The task has no such attempt";
     ContainerNotFound "container_not_found" NOT_FOUND "The attempt has no log of such a container";
     TokenNotFound "token_not_found" NOT_FOUND "There is no such token";
@@ -66,6 +67,7 @@ kinds! {
     NotOver "not_over" NOT_FOUND "The task is not over";
     RequestTimeout "request_timeout" REQUEST_TIMEOUT "The request did not arrive in time";
     RunKeyTaken "run_key_taken" CONFLICT "The run key belongs to another task";
+    RunOver "run_over" CONFLICT "The run has ended";
     TargetFixed "target_fixed" CONFLICT "The target is not changed through the API";
     TargetInUse "target_in_use" CONFLICT "Tasks are on the target";
     OutputGone "output_gone" GONE "The output is not stored any more";
@@ -73,11 +75,15 @@ kinds! {
     UnsupportedMediaType "unsupported_media_type" UNSUPPORTED_MEDIA_TYPE "The body is not of a type that is read";
     RangeNotSatisfiable "range_not_satisfiable" RANGE_NOT_SATISFIABLE "The log does not have these bytes";
     SpecInvalid "spec_invalid" UNPROCESSABLE_ENTITY "The task is not valid";
+    WorkflowInvalid "workflow_invalid" UNPROCESSABLE_ENTITY "The workflow is not valid";
+    ParamsInvalid "params_invalid" UNPROCESSABLE_ENTITY "The params are not valid";
     DocumentInvalid "document_invalid" UNPROCESSABLE_ENTITY "The document is not valid";
     IdempotencyKeyReused "idempotency_key_reused" UNPROCESSABLE_ENTITY "The idempotency key belongs to another request";
     TaskFailed "task_failed" FAILED_DEPENDENCY "The task failed";
     TaskCancelled "task_cancelled" FAILED_DEPENDENCY "The task was cancelled";
-    NotFinished "not_finished" TOO_EARLY "The task has not finished";
+    RunFailed "run_failed" FAILED_DEPENDENCY "The run failed";
+    RunCancelled "run_cancelled" FAILED_DEPENDENCY "The run was cancelled";
+    NotFinished "not_finished" TOO_EARLY "It has not finished";
     RateLimited "rate_limited" TOO_MANY_REQUESTS "Too many requests";
     HeadersTooLarge "headers_too_large" REQUEST_HEADER_FIELDS_TOO_LARGE "The head of the request is too large";
     NoWorker "no_worker" SERVICE_UNAVAILABLE "No worker answered";

@@ -41,7 +41,7 @@ use crate::measures;
 use crate::outputs::FolderStore;
 use crate::postgres::DataDirLock;
 use crate::runner::Registry;
-use crate::scheduler::Scheduler;
+use crate::scheduler::{RunPlanner, Scheduler};
 use crate::shutdown::Signals;
 use crate::store::{MigrateReport, Store};
 use crate::targets::Catalogue;
@@ -328,6 +328,24 @@ impl Parts<'_> {
             let scheduler = scheduler.clone();
             async move { scheduler.tick().await }
         }));
+        let planner = Arc::new(RunPlanner::new(
+            self.store.clone(),
+            spec_limits(self.config),
+            self.catalogue.clone(),
+            self.wake.clone(),
+            Arc::clone(self.clock),
+        ));
+        let due = {
+            let wake = self.wake.clone();
+            move || {
+                let wake = wake.clone();
+                async move { wake.until_run_is_due().await }
+            }
+        };
+        tracker.spawn(loops::run("runs", stop.clone(), due, move || {
+            let planner = Arc::clone(&planner);
+            async move { planner.tick().await }
+        }));
         let keep =
             SignedDuration::try_from(self.config.retention.tasks).unwrap_or(SignedDuration::MAX);
         let retention = Arc::new(Retention {
@@ -458,13 +476,7 @@ impl Parts<'_> {
                 lease: config.worker.lease,
                 roles: config.roles.iter().map(|it| it.as_str().to_owned()).collect(),
             }),
-            limits: spec::Limits {
-                default_target: config.default_target.clone(),
-                env_value_bytes: config.limits.env_value,
-                files_bytes: config.limits.files,
-                pod_template: render::CHECK_TEMPLATE,
-                ..spec::Limits::default()
-            },
+            limits: spec_limits(config),
             catalogue: self.catalogue.clone(),
             auth: Authenticator::new(self.store.clone(), mode),
             logs: Arc::new(LogReader::new(Arc::new(self.store.clone()), self.wake.clone())),
@@ -502,5 +514,16 @@ fn worker_settings(config: &Config) -> worker::Settings {
         },
         output_json_bytes: config.limits.output_json as u64,
         output_file_bytes: config.limits.output_file,
+    }
+}
+
+/// What tasks are read by; the targets in it are the catalogue's.
+fn spec_limits(config: &Config) -> spec::Limits {
+    spec::Limits {
+        default_target: config.default_target.clone(),
+        env_value_bytes: config.limits.env_value,
+        files_bytes: config.limits.files,
+        pod_template: render::CHECK_TEMPLATE,
+        ..spec::Limits::default()
     }
 }

@@ -102,6 +102,8 @@ reasons! {
     DeletedExternally "deleted_externally" Platform Platform;
     /// An init container failed.
     InitFailed "init_failed" User User;
+    /// A task of a workflow that could not be made of what it refers to: a value is missing or of another kind.
+    TaskInvalid "task_invalid" User Never;
     /// A required output is missing, or one is not what it must be.
     OutputInvalid "output_invalid" User Never;
     /// An output is larger than its limit.

@@ -202,6 +202,9 @@ async fn end_task(
                 (task_id, state, attempt_no, exit_code, failure, queued_at, started_at, finished_at)
             select task_id, $3, attempt_no, $4, $5::text::json, queued_at, coalesce($8, started_at), $9
             from gone
+        ), told as (
+            insert into run_inbox (run_id, node, item, task_id, state)
+            select run_id, node, item, task_id, $3 from gone where run_id is not null
         )
         select count(*) as "count!" from gone
         "#,

@@ -49,6 +49,8 @@ pub struct ClaimedTask {
     /// An error where a newer or broken binary wrote it.
     pub spec: Result<TaskSpec, String>,
     pub spec_hash: SpecHash,
+    /// Its run is a workflow's, which goes on by its end.
+    pub is_planned: bool,
 }
 
 struct Row {
@@ -67,6 +69,7 @@ struct Row {
     unconfirmed: Option<serde_json::Value>,
     spec: serde_json::Value,
     spec_hash: String,
+    is_planned: bool,
 }
 
 impl Row {
@@ -93,6 +96,7 @@ impl Row {
                 .transpose()?,
             spec: serde_json::from_value(self.spec).map_err(|it| it.to_string()),
             spec_hash: parse_document("spec hash", serde_json::Value::String(self.spec_hash))?,
+            is_planned: self.is_planned,
         })
     }
 }
@@ -165,7 +169,8 @@ impl Store {
                    c.attempt_no as "attempt_no!", c.fence as "fence!", c.state as "state!",
                    c.target as "target!", c.engine_id, c.stop_reason, c.started_at,
                    c.user_failures as "user_failures!", c.platform_failures as "platform_failures!",
-                   c.unconfirmed, s.spec as "spec!", s.spec_hash as "spec_hash!"
+                   c.unconfirmed, s.spec as "spec!", s.spec_hash as "spec_hash!",
+                   s.node is not null as "is_planned!"
             from taken c join task_specs s on s.task_id = c.task_id
             "#,
             worker.uuid(),
@@ -195,7 +200,8 @@ impl Store {
                    c.attempt_no as "attempt_no!", c.fence as "fence!", c.state as "state!",
                    c.target as "target!", c.engine_id, c.stop_reason, c.started_at,
                    c.user_failures as "user_failures!", c.platform_failures as "platform_failures!",
-                   c.unconfirmed, s.spec as "spec!", s.spec_hash as "spec_hash!"
+                   c.unconfirmed, s.spec as "spec!", s.spec_hash as "spec_hash!",
+                   s.node is not null as "is_planned!"
             from taken c join task_specs s on s.task_id = c.task_id
             "#,
             worker.uuid(),
@@ -268,7 +274,8 @@ impl Store {
                    c.attempt_no as "attempt_no!", c.fence as "fence!", c.state as "state!",
                    c.target as "target!", c.engine_id, c.stop_reason, c.started_at,
                    c.user_failures as "user_failures!", c.platform_failures as "platform_failures!",
-                   c.unconfirmed, s.spec as "spec!", s.spec_hash as "spec_hash!"
+                   c.unconfirmed, s.spec as "spec!", s.spec_hash as "spec_hash!",
+                   s.node is not null as "is_planned!"
             from taken c join task_specs s on s.task_id = c.task_id
             "#,
             worker.uuid(),
@@ -324,7 +331,8 @@ async fn claim_by_name(
                c.attempt_no as "attempt_no!", c.fence as "fence!", c.state as "state!",
                c.target as "target!", c.engine_id, c.stop_reason, c.started_at,
                c.user_failures as "user_failures!", c.platform_failures as "platform_failures!",
-               c.unconfirmed, s.spec as "spec!", s.spec_hash as "spec_hash!"
+               c.unconfirmed, s.spec as "spec!", s.spec_hash as "spec_hash!",
+                   s.node is not null as "is_planned!"
         from claimed c join task_specs s on s.task_id = c.task_id
         order by c.priority desc, c.task_id
         "#,
@@ -376,7 +384,8 @@ async fn claim_by_labels(
                c.attempt_no as "attempt_no!", c.fence as "fence!", c.state as "state!",
                c.target as "target!", c.engine_id, c.stop_reason, c.started_at,
                c.user_failures as "user_failures!", c.platform_failures as "platform_failures!",
-               c.unconfirmed, s.spec as "spec!", s.spec_hash as "spec_hash!"
+               c.unconfirmed, s.spec as "spec!", s.spec_hash as "spec_hash!",
+                   s.node is not null as "is_planned!"
         from claimed c join task_specs s on s.task_id = c.task_id
         order by c.priority desc, c.task_id
         "#,

@@ -18,6 +18,7 @@ mod outputs;
 mod partitions;
 mod queue;
 mod reopen;
+mod runs;
 mod schema;
 mod stop;
 mod submit;
@@ -46,6 +47,10 @@ pub use notify::{Hint, Listener};
 pub use outputs::OutputRecord;
 pub use queue::Cancelled;
 pub use reopen::Reopening;
+pub use runs::{
+    BrokenTask, Decision, DueRun, Fact, ItemEnd, NewRun, NodeRecord, Planning, RunChange,
+    RunDefinition, RunEnding, RunFilter, RunRecord, RunTask, SubmittedRun, Wanted, WantedRun,
+};
 pub use schema::{MigrateReport, Prepared, SchemaState};
 pub use stop::{AttemptFate, StopRequest};
 pub use submit::{IdempotencyKey, NewTask, Submitted, Submitter};

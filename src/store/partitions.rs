@@ -21,7 +21,7 @@ pub(super) async fn ensure(connection: &mut PgConnection) -> Result<(), Error> {
 
 const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-const PARENTS: [&str; 7] = [
+const PARENTS: [&str; 10] = [
     "task_specs",
     "superseded_specs",
     "ended_tasks",
@@ -29,6 +29,9 @@ const PARENTS: [&str; 7] = [
     "outputs",
     "task_events",
     "log_chunks",
+    "runs",
+    "ended_runs",
+    "run_decisions",
 ];
 
 impl Store {
@@ -65,9 +68,11 @@ impl Store {
         Ok(over && !self.partition_weeks().await?.iter().any(|it| it == week))
     }
 
+    /// What a run did goes when the run has ended: how far it is is told from its tasks.
     async fn has_live(&self, (first, end): (Uuid, Uuid)) -> Result<bool, Error> {
         let live = sqlx::query_scalar!(
-            r#"select exists (select from live_tasks where task_id >= $1 and task_id < $2) as "live!""#,
+            r#"select exists (select from live_tasks where task_id >= $1 and task_id < $2)
+                   or exists (select from live_runs where run_id < $2) as "live!""#,
             first,
             end
         )

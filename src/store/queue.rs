@@ -131,7 +131,7 @@ pub(super) async fn cancel(
     Ok(cancelled)
 }
 
-async fn end_queued(
+pub(super) async fn end_queued(
     connection: &mut PgConnection,
     tasks: &[TaskId],
     outcome: &Outcome,
@@ -152,6 +152,9 @@ async fn end_queued(
         ), ended as (
             insert into ended_tasks (task_id, state, attempt_no, failure, queued_at, started_at, finished_at)
             select task_id, $2, attempt_no, $3::text::json, queued_at, $5, $4 from gone
+        ), told as (
+            insert into run_inbox (run_id, node, item, task_id, state)
+            select run_id, node, item, task_id, $2 from gone where run_id is not null
         )
         select count(*) as "count!" from gone
         "#,

@@ -72,6 +72,10 @@ pub(super) async fn reopen(
         delete from ended_tasks
         where task_id = $1 and state in ('failed', 'skipped', 'cancelled')
           and ($2::integer is null or attempt_no = $2)
+          -- A task of a run goes on with it, or not at all.
+          and not exists (
+              select from task_specs s where s.task_id = $1 and s.node is not null
+              and (s.spec is null or not exists (select from live_runs l where l.run_id = s.run_id)))
         returning attempt_no, queued_at
         "#,
         task.uuid(),
@@ -85,10 +89,12 @@ pub(super) async fn reopen(
         replace_spec(connection, task, ended.attempt_no, spec, hash).await?;
         Some(spec)
     } else {
-        let spec =
-            sqlx::query_scalar!("select spec from task_specs where task_id = $1", task.uuid())
-                .fetch_one(&mut *connection)
-                .await?;
+        let spec = sqlx::query_scalar!(
+            r#"select spec as "spec!" from task_specs where task_id = $1"#,
+            task.uuid()
+        )
+        .fetch_one(&mut *connection)
+        .await?;
         stored = Some(parse_document("spec", spec)?);
         stored.as_ref()
     };
@@ -96,7 +102,7 @@ pub(super) async fn reopen(
     sqlx::query!(
         "insert into live_tasks
              (task_id, state, priority, target, queued_at, queue_deadline, attempt_id, attempt_no,
-              attempt_queued_at, fence, unconfirmed)
+              attempt_queued_at, fence, unconfirmed, run_id, node, item)
          select s.task_id, 'queued', s.priority,
                 case when position('=' in s.target) > 0 then coalesce(
                     (select a.target from attempts a
@@ -104,7 +110,8 @@ pub(super) async fn reopen(
                     s.target) else s.target end,
                 $2, $3, $4, $5, $6, $7,
                 (select json_build_object('attempt', a.attempt_id, 'engine', coalesce(a.engine_id, ''))
-                 from attempts a where a.task_id = $1 and a.unconfirmed order by a.attempt_no desc limit 1)
+                 from attempts a where a.task_id = $1 and a.unconfirmed order by a.attempt_no desc limit 1),
+                case when s.node is not null then s.run_id end, s.node, s.item
          from task_specs s where s.task_id = $1",
         task.uuid(),
         ended.queued_at as _,
@@ -113,6 +120,13 @@ pub(super) async fn reopen(
         ended.attempt_no + 1,
         sql(now),
         first_fence(ended.attempt_no),
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "insert into run_inbox (run_id, node, item, task_id)
+         select run_id, node, item, task_id from live_tasks where task_id = $1 and run_id is not null",
+        task.uuid(),
     )
     .execute(&mut *connection)
     .await?;

@@ -65,6 +65,7 @@ pub struct TaskFilter {
     pub name: Option<String>,
     pub target: Option<String>,
     pub labels: BTreeMap<String, String>,
+    pub run: Option<RunId>,
     pub submitted_after: Option<Timestamp>,
     pub submitted_before: Option<Timestamp>,
     /// Only tasks older than this one.
@@ -199,6 +200,11 @@ impl Store {
                    and a.attempt_no = e.attempt_no and a.target = ",
             );
             query.push_bind(target.clone()).push(")))");
+        }
+        if let Some(run) = filter.run {
+            query.push(" and s.run_id = ").push_bind(run.uuid());
+            // Those by themselves have no index.
+            query.push(" and s.node is not null");
         }
         if !filter.labels.is_empty() {
             let labels = serde_json::to_value(&filter.labels).unwrap_or_default();

@@ -55,6 +55,23 @@ fn detail(kind: ProblemKind) -> &'static str {
             "there is no task 0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11: it was never submitted here, or retention \
              removed it"
         }
+        ProblemKind::RunNotFound => {
+            "there is no run 0199d2a4-8c1e-7c33-9a52-3f70c0b2d9e4: it was never submitted here, or retention \
+             removed it"
+        }
+        ProblemKind::RunOver => {
+            "run 0199d2a4-8c1e-7c33-9a52-3f70c0b2d9e4 has ended: there is nothing to pause or to resume"
+        }
+        ProblemKind::WorkflowInvalid => {
+            "tasks/b/needs/0: there is no task \"aa\": did you mean \"a\"?"
+        }
+        ProblemKind::ParamsInvalid => "\"n\" must be a whole number, not a string",
+        ProblemKind::RunFailed => {
+            "run 0199d2a4-8c1e-7c33-9a52-3f70c0b2d9e4 of \"etl\" failed: task \"load\": exited with code 3"
+        }
+        ProblemKind::RunCancelled => {
+            "run 0199d2a4-8c1e-7c33-9a52-3f70c0b2d9e4 of \"etl\" was cancelled"
+        }
         ProblemKind::AttemptNotFound => "there is no attempt 2: the latest is 1",
         ProblemKind::ContainerNotFound => {
             "the attempt has no log of a container \"proxy\": it has [\"main\", \"setup\"]"

@@ -18,7 +18,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::SignedDuration;
@@ -27,7 +27,7 @@ use serde_json::{Map, Value};
 use super::dag::{Graph, NodeId};
 use super::plan::{FanOut, NodePlan, RunRules, Stage};
 use super::spec::{Fault, Limits, TaskSpec};
-use super::template::{Renderer, RunScope, Tree};
+use super::template::{Reference, Renderer, RunScope, Template, Tree};
 
 pub use items::MOST_ITEMS;
 pub use params::{Param, Params};
@@ -116,6 +116,35 @@ impl Workflow {
         limits: &Limits,
     ) -> Result<TaskSpec, Vec<Fault>> {
         self.layers(node).spec(self.graph.name(node), scope, limits)
+    }
+
+    /// What a task asks of others, wherever it does: in its fields, its condition and its list.
+    pub fn references(&self, node: NodeId) -> BTreeSet<Reference> {
+        let task = self.task(node);
+        let mut asked = BTreeSet::new();
+        let mut look = |_: &str, it: &Template| {
+            asked.extend(it.references().iter().filter(|it| it.task().is_some()).cloned());
+        };
+        self.env.templates("", &mut look);
+        let fields = self.defaults.iter().chain(&task.fields);
+        fields.for_each(|(_, it)| it.templates("", &mut look));
+        if let Some((_, tree)) = task.items.tree() {
+            tree.templates("", &mut look);
+        }
+        if let Some(when) = task.when() {
+            look("", when);
+        }
+        asked
+    }
+
+    /// What its outputs ask of tasks.
+    pub fn result_references(&self) -> BTreeSet<Reference> {
+        let mut asked = BTreeSet::new();
+        let mut look = |_: &str, it: &Template| {
+            asked.extend(it.references().iter().filter(|it| it.task().is_some()).cloned());
+        };
+        self.outputs.iter().for_each(|(_, it)| it.templates("", &mut look));
+        asked
     }
 
     /// The files that the task gets from others.

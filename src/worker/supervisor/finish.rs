@@ -133,6 +133,8 @@ impl Supervisor<'_> {
         wake.task_changed(task);
         if requeued {
             wake.queued();
+        } else if self.claimed.is_planned {
+            wake.run_is_due();
         }
         if let Some(next) = end.requeue.as_ref().filter(|_| requeued) {
             self.wake_at(next.not_before);

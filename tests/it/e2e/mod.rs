@@ -12,5 +12,6 @@ mod main_job;
 mod metrics;
 mod object_store;
 mod retries;
+mod runs;
 mod service_life;
 mod targets;

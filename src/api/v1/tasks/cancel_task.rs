@@ -37,6 +37,7 @@ pub(in crate::api) async fn cancel_task(
         Cancelled::AtOnce => {
             measures::task_ended("cancelled");
             app.wake.task_changed(task);
+            app.wake.run_is_due();
         }
         // Also where it was requested before: the wake-up may have been lost.
         Cancelled::Requested | Cancelled::Unchanged(_) => {

@@ -1,25 +1,19 @@
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::extract::State;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::view::Task;
 use crate::api::extract::Caller;
+use crate::api::page;
 use crate::api::problem::Problem;
 use crate::api::query::{Params, QueryReader, ReadQuery};
 use crate::api::state::App;
 use crate::domain::spec::suggest;
 use crate::domain::state::TaskState;
-use crate::ids::TaskId;
+use crate::ids::{RunId, TaskId};
 use crate::store::TaskFilter;
-
-const DEFAULT_LIMIT: i64 = 100;
-const MOST: i64 = 1_000;
 
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -40,6 +34,9 @@ pub(in crate::api) struct ListTasksQuery {
     /// Only tasks of this target.
     #[param(example = "local")]
     target: Option<String>,
+    /// Only tasks of this run.
+    #[param(value_type = Option<uuid::Uuid>, example = "0199d2a4-8c1e-7c33-9a52-3f70c0b2d9e4")]
+    run_id: Option<RunId>,
     /// Only tasks that were submitted at this time or later.
     #[param(example = "2026-11-21T00:00:00Z")]
     submitted_after: Option<Timestamp>,
@@ -58,13 +55,16 @@ impl ReadQuery for TaskFilter {
     fn read(query: &mut QueryReader) -> Self {
         Self {
             states: read_states(query),
-            labels: read_labels(query),
+            labels: page::read_labels(query),
             name: query.one("name"),
             target: query.one("target"),
-            submitted_after: query.parsed("submitted_after", parse_time),
-            submitted_before: query.parsed("submitted_before", parse_time),
-            limit: query.parsed("limit", parse_limit).unwrap_or(DEFAULT_LIMIT),
-            before: query.parsed("cursor", parse_cursor),
+            submitted_after: query.parsed("submitted_after", page::parse_time),
+            submitted_before: query.parsed("submitted_before", page::parse_time),
+            limit: page::read_limit(query),
+            run: query.parsed("run_id", |it| {
+                it.parse().map_err(|_| format!("{it:?} is not the id of a run"))
+            }),
+            before: query.parsed("cursor", page::parse_cursor).map(TaskId::from_uuid),
         }
     }
 }
@@ -81,43 +81,6 @@ fn read_states(query: &mut QueryReader) -> Vec<TaskState> {
         query.fault(format!("state: {word:?} is not one of {}{hint}", known.join(", ")));
     }
     states
-}
-
-fn read_labels(query: &mut QueryReader) -> BTreeMap<String, String> {
-    let mut labels = BTreeMap::new();
-    for text in query.all("label") {
-        match text.split_once('=') {
-            Some((key, value)) if !key.is_empty() => {
-                let before = labels.insert(key.to_owned(), value.to_owned());
-                if before.is_some_and(|it| it != value) {
-                    query.fault(format!("label: {key:?} can't have two values at once"));
-                }
-            }
-            _ => query.fault(format!("label: {text:?} is not name=value")),
-        }
-    }
-    labels
-}
-
-fn parse_time(text: &str) -> Result<Timestamp, String> {
-    text.parse().map_err(|_| format!("{text:?} is not a time such as \"2026-11-21T09:30:00Z\""))
-}
-
-fn parse_limit(text: &str) -> Result<i64, String> {
-    let limit = text.parse().ok().filter(|it| (1..=MOST).contains(it));
-    limit.ok_or_else(|| format!("{text:?} is not a whole number from 1 to {MOST}"))
-}
-
-/// Callers hand it back as it is: what is in it is ours to change.
-fn cursor_of(task: TaskId) -> String {
-    URL_SAFE_NO_PAD.encode(task.uuid().as_bytes())
-}
-
-fn parse_cursor(text: &str) -> Result<TaskId, String> {
-    let bytes = URL_SAFE_NO_PAD.decode(text).ok();
-    let uuid = bytes.and_then(|it| uuid::Uuid::from_slice(&it).ok());
-    uuid.map(TaskId::from_uuid)
-        .ok_or_else(|| format!("{text:?} is not a cursor: hand back \"next_cursor\" as it was"))
 }
 
 /// A page of tasks.
@@ -153,7 +116,7 @@ pub(in crate::api) async fn list_tasks(
     let mut records = app.store.list_tasks(&filter).await?;
     let more = records.len() > limit;
     records.truncate(limit);
-    let next_cursor = records.last().filter(|_| more).map(|it| cursor_of(it.task));
+    let next_cursor = records.last().filter(|_| more).map(|it| page::cursor_of(it.task.uuid()));
     let mut items = Vec::with_capacity(records.len());
     for record in records {
         items.push(Task::brief(&app, record).await);

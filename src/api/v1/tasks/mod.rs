@@ -15,7 +15,7 @@ pub(in crate::api) mod list_tasks;
 pub(in crate::api) mod poll_task;
 pub(in crate::api) mod put_task;
 pub(in crate::api) mod retry_task;
-mod submission;
+pub(in crate::api) mod submission;
 pub(in crate::api) mod submit_task;
 pub(in crate::api) mod submit_tasks;
 pub(in crate::api) mod view;

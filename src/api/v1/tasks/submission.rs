@@ -27,12 +27,12 @@ pub(super) fn new_task(submission: Submission, key: Option<IdempotencyKey>) -> N
     }
 }
 
-pub(super) fn submitter(caller: &Principal) -> Submitter<'_> {
+pub(in crate::api) fn submitter(caller: &Principal) -> Submitter<'_> {
     Submitter { project: PROJECT, token: caller.token, name: &caller.name }
 }
 
 /// As precise as the database keeps it, so that every later answer says the same.
-pub(super) fn now(app: &Shared) -> Timestamp {
+pub(in crate::api) fn now(app: &Shared) -> Timestamp {
     let now = app.clock.now();
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
 }
@@ -72,7 +72,7 @@ pub(super) fn fresh(it: NewTask, now: Timestamp, after_task: Option<TaskId>) -> 
 }
 
 /// Tells submitted documents apart: by what they say, not by the order of their keys or their spaces.
-pub(super) fn fingerprint(document: &Value) -> [u8; 32] {
+pub(in crate::api) fn fingerprint(document: &Value) -> [u8; 32] {
     let mut digest = Sha256::new();
     write(document, &mut digest);
     digest.finalize().into()
@@ -154,7 +154,7 @@ pub(super) fn run_key_taken(it: &NewTask, first: TaskId) -> Problem {
 }
 
 /// Says what became of a submit whose key, of the request or of the work, was known.
-pub(super) static REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+pub(in crate::api) static REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 pub(super) static DUPLICATE: HeaderName = HeaderName::from_static("supercargo-duplicate");
 
 pub(super) fn duplicate_header(it: Submitted) -> Option<(HeaderName, HeaderValue)> {

@@ -137,6 +137,7 @@ impl Tables {
             unconfirmed: live.unconfirmed.clone(),
             spec: Ok(spec.spec.clone()),
             spec_hash: spec.hash.clone(),
+            is_planned: false,
         })
     }
 
