@@ -49,7 +49,7 @@ impl Store {
             select coalesce(
                 (select o.spec from superseded_specs o
                  where o.task_id = s.task_id and o.attempt_no >= $2 order by o.attempt_no limit 1),
-                s.spec) as "spec!"
+                s.spec) as spec
             from task_specs s where s.task_id = $1
             "#,
             task.uuid(),
@@ -57,7 +57,8 @@ impl Store {
         )
         .fetch_optional(&self.pool)
         .await?;
-        spec.map(|it| parse_document("spec", it)).transpose()
+        // A task that could not be made has none.
+        spec.flatten().map(|it| parse_document("spec", it)).transpose()
     }
 }
 

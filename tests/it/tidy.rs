@@ -82,7 +82,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("runner", &["failpoints", "domain", "ids", "runner", "clock"]),
     ("logs", &["failpoints", "domain", "ids", "measures", "runner", "store", "wake", "logs"]),
     ("outputs", &["failpoints", "domain", "ids", "runner", "outputs"]),
-    ("scheduler", &["clock", "domain", "ids", "loops", "measures", "store", "wake"]),
+    ("scheduler", &["clock", "domain", "ids", "loops", "measures", "store", "targets", "wake"]),
     (
         "maintenance",
         &[

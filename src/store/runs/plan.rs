@@ -619,6 +619,8 @@ impl Planning {
             sqlx::query!(
                 "with gone as (
                      delete from live_runs where run_id = $1 returning *
+                 ), told as (
+                     delete from run_inbox where run_id = $1
                  )
                  insert into ended_runs
                      (run_id, state, failure, counts, result, queued_at, started_at, finished_at)

@@ -155,6 +155,20 @@ fn read(app: &Shared, mut document: Value, key: Option<String>) -> Result<NewRun
     let limits = app.limits();
     let read = workflow::parse(&workflow_document, &limits)
         .map_err(|it| Problem::faults(ProblemKind::WorkflowInvalid, &below("/workflow", it)))?;
+    // They are read already, and not delivered yet.
+    let with_inputs = read.graph.nodes().filter(|it| !read.inputs(*it).is_empty());
+    let faults: Vec<Fault> = with_inputs
+        .map(|it| {
+            let detail = format!(
+                "task {:?}: files as \"inputs\" are not supported yet: hand a value over by a reference",
+                read.graph.name(it)
+            );
+            Fault::new("/workflow", "not_supported", detail)
+        })
+        .collect();
+    if !faults.is_empty() {
+        return Err(Problem::faults(ProblemKind::WorkflowInvalid, &faults));
+    }
     let given = params.as_object().cloned().unwrap_or_default();
     let params =
         read.bind(&given).map_err(|it| Problem::faults(ProblemKind::ParamsInvalid, &it))?;

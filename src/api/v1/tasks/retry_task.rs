@@ -35,7 +35,7 @@ pub(in crate::api) struct RetryRequest {
         ("id" = String, Path, description = "The id of the task, or `key:<run_key>`", example = "0199d2a4-8c1e-7c33-9a52-3f6f6a3a1c11"),
     ),
     request_body(content = Option<RetryRequest>, description = "May be left out"),
-    extensions(("x-problems" = json!(["task_not_found", "attempt_not_found", "spec_invalid", "document_invalid"]))),
+    extensions(("x-problems" = json!(["task_not_found", "attempt_not_found", "run_over", "spec_invalid", "document_invalid"]))),
     responses(
         (status = 202, description = "The task as it stands now", body = Task),
     )
@@ -60,6 +60,14 @@ pub(in crate::api) async fn retry_task(
     }
     let record = app.store.find_task(task).await?.ok_or_else(|| no_such_task(task))?;
     existing_attempt(&record, from_attempt)?;
+    let run = app.store.find_run(record.run).await?.filter(|it| it.state.is_terminal());
+    if record.state.may_be_retried() && run.is_some() {
+        let detail = format!(
+            "task {:?} belongs to run {}, which has ended: submit the run again",
+            record.name, record.run
+        );
+        return Err(Problem::new(ProblemKind::RunOver, detail));
+    }
     Ok((StatusCode::ACCEPTED, Json(Task::whole(&app, record).await?)))
 }
 
