@@ -17,5 +17,6 @@ pub mod retry;
 pub mod spec;
 pub mod state;
 pub mod target;
+pub mod template;
 pub mod trace;
 pub mod work;
