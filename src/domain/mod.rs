@@ -20,3 +20,4 @@ pub mod target;
 pub mod template;
 pub mod trace;
 pub mod work;
+pub mod workflow;

@@ -90,7 +90,11 @@ impl Expression {
         let result = program.eval(Jinja::from_dyn_object(Arc::clone(&variables)));
         // That something is missing explains more than what came of it.
         let missed = variables.missed.load(Ordering::Relaxed);
-        let mut missing = self.mentions.iter().enumerate().filter(|(index, it)| !it.guarded && missed & bit(*index) != 0);
+        let mut missing = self
+            .mentions
+            .iter()
+            .enumerate()
+            .filter(|(index, it)| !it.guarded && missed & bit(*index) != 0);
         if let Some((_, mention)) = missing.next() {
             return Err(format!("{} has no value", mention.text));
         }
@@ -104,7 +108,10 @@ impl Expression {
 }
 
 pub(super) fn too_large() -> String {
-    format!("too large: an expression works on {} MiB at most; let a task work it out", MOST_BYTES >> 20)
+    format!(
+        "too large: an expression works on {} MiB at most; let a task work it out",
+        MOST_BYTES >> 20
+    )
 }
 
 fn bit(index: usize) -> u64 {
@@ -135,7 +142,9 @@ fn find<'s>(mention: &Mention, scope: &'s dyn Scope) -> Found<'s> {
         Found::Value(Cow::Borrowed(value)) => {
             walk(value, &mention.path).map_or(Found::Missing, |it| Found::Value(Cow::Borrowed(it)))
         }
-        Found::Value(Cow::Owned(value)) if mention.path.is_empty() => Found::Value(Cow::Owned(value)),
+        Found::Value(Cow::Owned(value)) if mention.path.is_empty() => {
+            Found::Value(Cow::Owned(value))
+        }
         Found::Value(Cow::Owned(value)) => walk(&value, &mention.path)
             .map_or(Found::Missing, |it| Found::Value(Cow::Owned(it.clone()))),
         other @ (Found::Missing | Found::Later) => other,
@@ -189,7 +198,9 @@ pub(super) fn to_json(value: &Jinja, left: &mut usize) -> Result<Value, String> 
     match value.kind() {
         ValueKind::None => Ok(Value::Null),
         ValueKind::Bool => Ok(Value::Bool(value.is_true())),
-        ValueKind::Number => number(value).ok_or_else(|| format!("{value} is no number that JSON has")),
+        ValueKind::Number => {
+            number(value).ok_or_else(|| format!("{value} is no number that JSON has"))
+        }
         ValueKind::String => {
             let text = value.as_str().unwrap_or_default();
             *left = left.checked_sub(text.len()).ok_or_else(too_large)?;

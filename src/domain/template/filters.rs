@@ -11,16 +11,75 @@ use super::expression::{MOST_BYTES, to_json, too_large};
 
 /// In alphabetical order, as they are listed to people.
 pub(super) const FILTERS: [&str; 39] = [
-    "abs", "bool", "capitalize", "count", "d", "default", "dictsort", "first", "float", "fromjson",
-    "int", "items", "join", "keys", "last", "length", "lines", "list", "lower", "map", "max", "min",
-    "reject", "rejectattr", "replace", "reverse", "round", "select", "selectattr", "sort", "split",
-    "string", "sum", "times", "title", "tojson", "trim", "unique", "upper",
+    "abs",
+    "bool",
+    "capitalize",
+    "count",
+    "d",
+    "default",
+    "dictsort",
+    "first",
+    "float",
+    "fromjson",
+    "int",
+    "items",
+    "join",
+    "keys",
+    "last",
+    "length",
+    "lines",
+    "list",
+    "lower",
+    "map",
+    "max",
+    "min",
+    "reject",
+    "rejectattr",
+    "replace",
+    "reverse",
+    "round",
+    "select",
+    "selectattr",
+    "sort",
+    "split",
+    "string",
+    "sum",
+    "times",
+    "title",
+    "tojson",
+    "trim",
+    "unique",
+    "upper",
 ];
 
 pub(super) const TESTS: [&str; 27] = [
-    "boolean", "defined", "divisibleby", "endingwith", "eq", "equalto", "even", "false", "float",
-    "ge", "gt", "integer", "iterable", "le", "lt", "mapping", "ne", "none", "number", "odd",
-    "sequence", "startingwith", "string", "true", "undefined", "lower", "upper",
+    "boolean",
+    "defined",
+    "divisibleby",
+    "endingwith",
+    "eq",
+    "equalto",
+    "even",
+    "false",
+    "float",
+    "ge",
+    "gt",
+    "integer",
+    "iterable",
+    "le",
+    "lt",
+    "mapping",
+    "ne",
+    "none",
+    "number",
+    "odd",
+    "sequence",
+    "startingwith",
+    "string",
+    "true",
+    "undefined",
+    "lower",
+    "upper",
 ];
 
 /// What a piece of a list weighs, whatever is in it.
@@ -144,8 +203,8 @@ fn from_json(state: &mut State<'_, '_>, value: Jinja) -> Result<Jinja, Error> {
     let text = as_text(&value, "fromjson")?;
     // A byte of JSON may make a value.
     spend(state, text.len().saturating_mul(4))?;
-    let read: Value =
-        serde_json::from_str(text).map_err(|error| wrong(format!("fromjson: not JSON: {error}")))?;
+    let read: Value = serde_json::from_str(text)
+        .map_err(|error| wrong(format!("fromjson: not JSON: {error}")))?;
     let mut left = MOST_BYTES;
     super::expression::to_jinja(&read, &mut left).ok_or_else(|| wrong(too_large()))
 }
@@ -208,7 +267,11 @@ fn pieces<'t>(
     Ok(list)
 }
 
-fn split(state: &mut State<'_, '_>, value: Jinja, at: Option<Arc<str>>) -> Result<Vec<Jinja>, Error> {
+fn split(
+    state: &mut State<'_, '_>,
+    value: Jinja,
+    at: Option<Arc<str>>,
+) -> Result<Vec<Jinja>, Error> {
     let text = as_text(&value, "split")?;
     match at.as_deref() {
         None => pieces(state, text.split_whitespace()),

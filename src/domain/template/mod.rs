@@ -147,12 +147,16 @@ impl Scope for RunScope<'_> {
             None => Found::Later,
         };
         let field = |of: Option<&'_ Value>, name: &str| match of {
-            Some(it) => it.get(name).map_or(Found::Missing, |it| Found::Value(Cow::Owned(it.clone()))),
+            Some(it) => {
+                it.get(name).map_or(Found::Missing, |it| Found::Value(Cow::Owned(it.clone())))
+            }
             None => Found::Later,
         };
         match reference {
             Reference::Param(name) => match self.params {
-                Some(it) => it.get(name).map_or(Found::Missing, |it| Found::Value(Cow::Borrowed(it))),
+                Some(it) => {
+                    it.get(name).map_or(Found::Missing, |it| Found::Value(Cow::Borrowed(it)))
+                }
                 None => Found::Later,
             },
             Reference::TaskOutput { task, output } => self.tasks.output(task, output),

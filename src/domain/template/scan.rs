@@ -141,9 +141,8 @@ fn tokens(text: &str) -> Result<Vec<Token<'_>>, Wrong> {
     let bytes = text.as_bytes();
     let mut tokens = Vec::new();
     let mut at = 0;
-    let run = |at: usize, of: fn(u8) -> bool| {
-        at + bytes[at..].iter().take_while(|it| of(**it)).count()
-    };
+    let run =
+        |at: usize, of: fn(u8) -> bool| at + bytes[at..].iter().take_while(|it| of(**it)).count();
     let is_word = |it: u8| it.is_ascii_alphanumeric() || it == b'_';
     while let Some(byte) = bytes.get(at) {
         let after_dot = tokens.last().is_some_and(|it: &Token<'_>| it.is(".") && it.end() == at);
@@ -171,7 +170,8 @@ fn tokens(text: &str) -> Result<Vec<Token<'_>>, Wrong> {
             }
             b'=' | b'!' | b'<' | b'>' if bytes.get(at + 1) == Some(&b'=') => (Kind::Mark, at + 2),
             b'&' | b'!' => {
-                let detail = "write \"and\", \"or\" and \"not\" instead of \"&&\", \"||\" and \"!\"";
+                let detail =
+                    "write \"and\", \"or\" and \"not\" instead of \"&&\", \"||\" and \"!\"";
                 return Err(Wrong::new(text, at, detail));
             }
             b'|' if bytes.get(at + 1) == Some(&b'|') => {
@@ -251,7 +251,9 @@ pub(super) fn scan(text: &str) -> Result<Scanned, Wrong> {
                     scanned.mentions.len() - 1
                 });
                 if index >= MENTIONS {
-                    let detail = format!("more than {MENTIONS} values are asked for: let a task work it out");
+                    let detail = format!(
+                        "more than {MENTIONS} values are asked for: let a task work it out"
+                    );
                     return Err(Wrong::new(text, start, detail));
                 }
                 // The shortest mention, `item`, is as wide as the longest variable.
@@ -292,7 +294,10 @@ impl Scan<'_, '_> {
         let follows = |text: &str| before.is_some_and(|it| self.is(it, text));
         if follows(".") {
             return match self.is(at + 1, "(") {
-                true => Err(self.wrong(at, format!("{name:?}: values have no methods; filters are written value|filter"))),
+                true => Err(self.wrong(
+                    at,
+                    format!("{name:?}: values have no methods; filters are written value|filter"),
+                )),
                 false => Ok(Named::Word(at + 1)),
             };
         }
@@ -330,7 +335,9 @@ impl Scan<'_, '_> {
             return Ok(Named::Word(at + 1));
         }
         let hint = match (what, name) {
-            ("filter", "toJSON" | "tojson" | "to_json" | "json") => ": did you mean \"tojson\"?".to_owned(),
+            ("filter", "toJSON" | "tojson" | "to_json" | "json") => {
+                ": did you mean \"tojson\"?".to_owned()
+            }
             _ => suggest(name, all),
         };
         let hint = if hint.is_empty() { format!(": there is {}", all.join(", ")) } else { hint };
@@ -340,7 +347,10 @@ impl Scan<'_, '_> {
     fn function(&self, name: &str, at: usize) -> Result<Named, Wrong> {
         if FUNCTIONS.contains(&name) {
             if self.calls > CALLS {
-                return Err(self.wrong(at, format!("more than {CALLS} calls of functions: let a task work it out")));
+                return Err(self.wrong(
+                    at,
+                    format!("more than {CALLS} calls of functions: let a task work it out"),
+                ));
             }
             return Ok(Named::Word(at + 1));
         }
@@ -366,7 +376,9 @@ impl Scan<'_, '_> {
     fn value(&self, root: usize) -> Result<Named, Wrong> {
         let (steps, next) = self.path(root + 1)?;
         if self.is(next, "(") {
-            return Err(self.wrong(next, "values have no methods; filters are written value|filter"));
+            return Err(
+                self.wrong(next, "values have no methods; filters are written value|filter")
+            );
         }
         let (reference, used) = self.reference(root, &steps, next)?;
         let guarded = if self.is(next, "|") {
@@ -387,7 +399,9 @@ impl Scan<'_, '_> {
         loop {
             let inner = self.tokens.get(at + 1);
             if self.is(at, ".") {
-                let Some(inner) = inner else { return Err(self.wrong(at, "a name is missing behind \".\"")) };
+                let Some(inner) = inner else {
+                    return Err(self.wrong(at, "a name is missing behind \".\""));
+                };
                 let index = inner.text.parse().ok().filter(|_| inner.kind == Kind::Number);
                 match (inner.kind, index) {
                     (_, Some(index)) => {
@@ -396,7 +410,9 @@ impl Scan<'_, '_> {
                     }
                     (Kind::Name, None) => {
                         let last = self.dashes(at + 1);
-                        steps.push(Step::Key(self.text[inner.start..self.tokens[last].end()].to_owned()));
+                        steps.push(Step::Key(
+                            self.text[inner.start..self.tokens[last].end()].to_owned(),
+                        ));
                         at = last + 1;
                     }
                     _ => return Err(self.wrong(at + 1, "a name is missing behind \".\"")),
@@ -424,7 +440,9 @@ impl Scan<'_, '_> {
     fn dashes(&self, mut at: usize) -> usize {
         loop {
             let touch = |a: usize, b: usize| {
-                let (Some(a), Some(b)) = (self.tokens.get(a), self.tokens.get(b)) else { return false };
+                let (Some(a), Some(b)) = (self.tokens.get(a), self.tokens.get(b)) else {
+                    return false;
+                };
                 a.end() == b.start
             };
             let is_part = self
@@ -440,14 +458,21 @@ impl Scan<'_, '_> {
     }
 
     /// What the first steps mean, and how many those are.
-    fn reference(&self, root: usize, steps: &[Step], next: usize) -> Result<(Reference, usize), Wrong> {
+    fn reference(
+        &self,
+        root: usize,
+        steps: &[Step],
+        next: usize,
+    ) -> Result<(Reference, usize), Wrong> {
         let key = |at: usize| match steps.get(at) {
             Some(Step::Key(it)) => Some(it.as_str()),
             Some(Step::Index(_)) | None => None,
         };
         let say = |what: &str| {
             let detail = match self.is(next, "[") {
-                true => format!("{what}; the name itself has to stand there, in quotes or behind a dot"),
+                true => {
+                    format!("{what}; the name itself has to stand there, in quotes or behind a dot")
+                }
                 false => what.to_owned(),
             };
             self.wrong(root, detail)
@@ -458,7 +483,9 @@ impl Scan<'_, '_> {
                 None => Err(say("say which param: params.NAME")),
             },
             "tasks" => {
-                let Some(task) = key(0) else { return Err(say("say which task: tasks.NAME.outputs.x")) };
+                let Some(task) = key(0) else {
+                    return Err(say("say which task: tasks.NAME.outputs.x"));
+                };
                 let task = task.to_owned();
                 match (key(1), key(2)) {
                     (Some("state"), _) => Ok((Reference::TaskState(task), 2)),
@@ -472,7 +499,11 @@ impl Scan<'_, '_> {
                     }
                     (Some(other), _) => {
                         let hint = suggest(other, &TASK_FIELDS);
-                        let hint = if hint.is_empty() { format!(": there is {}", TASK_FIELDS.join(", ")) } else { hint };
+                        let hint = if hint.is_empty() {
+                            format!(": there is {}", TASK_FIELDS.join(", "))
+                        } else {
+                            hint
+                        };
                         Err(say(&format!("a task has no {other:?}{hint}")))
                     }
                     (None, _) => Err(say(&format!(
@@ -486,14 +517,20 @@ impl Scan<'_, '_> {
                 Some("state") => Ok((Reference::RunState, 1)),
                 Some(other) => {
                     let hint = suggest(other, &RUN_FIELDS);
-                    let hint = if hint.is_empty() { format!(": there is {}", RUN_FIELDS.join(", ")) } else { hint };
+                    let hint = if hint.is_empty() {
+                        format!(": there is {}", RUN_FIELDS.join(", "))
+                    } else {
+                        hint
+                    };
                     Err(say(&format!("a run has no {other:?}{hint}")))
                 }
                 None => Err(say("say what of the run: run.id, run.name or run.state")),
             },
             "matrix" => match key(0) {
                 Some(name) => Ok((Reference::Matrix(name.to_owned()), 1)),
-                None => Err(say("say which key of the matrix: matrix.NAME, or write item for all of them")),
+                None => Err(say(
+                    "say which key of the matrix: matrix.NAME, or write item for all of them",
+                )),
             },
             _ => Ok((Reference::Item, 0)),
         }

@@ -206,9 +206,8 @@ fn what_fails_when_it_is_evaluated_says_what_has_no_value() {
 
 #[test]
 fn what_would_explode_is_stopped() {
-    let doubled = |filter: &str, times: usize| {
-        format!("${{{{ params.long{} }}}}", filter.repeat(times))
-    };
+    let doubled =
+        |filter: &str, times: usize| format!("${{{{ params.long{} }}}}", filter.repeat(times));
     let nested = format!("${{{{ {}1{} }}}}", "(".repeat(1_000), ")".repeat(1_000));
     let many = (0..100).map(|it| format!("params.p{it}")).collect::<Vec<_>>().join(" ~ ");
     for text in [
@@ -229,7 +228,9 @@ fn what_would_explode_is_stopped() {
         let shown: String = text.chars().take(80).collect();
         match it {
             Err(fault) => assert!(fault.len() < 400, "{shown}: {fault}"),
-            Ok(it) => assert!(it.is_some_and(|it| it.to_string().len() <= MOST_BYTES + 2), "{shown}"),
+            Ok(it) => {
+                assert!(it.is_some_and(|it| it.to_string().len() <= MOST_BYTES + 2), "{shown}")
+            }
         }
         assert!(begun.elapsed().as_secs() < 5, "{shown}: {:?}", begun.elapsed());
     }
@@ -237,7 +238,9 @@ fn what_would_explode_is_stopped() {
 
 #[test]
 fn references_are_listed_once() {
-    let it = Template::parse("${{ tasks.a.outputs.x.y }} ${{ tasks.a.outputs.x ~ params.p }} ${{ item.z }}");
+    let it = Template::parse(
+        "${{ tasks.a.outputs.x.y }} ${{ tasks.a.outputs.x ~ params.p }} ${{ item.z }}",
+    );
     assert_eq!(
         it.unwrap().references(),
         [
@@ -269,7 +272,8 @@ fn a_document_is_filled_in_whole() {
         "e": {"$from": "a ${{ params.n }}"},
     });
     let faults = with_scope(|it| render(&document, it)).unwrap_err();
-    let faults: Vec<_> = faults.iter().map(|it| format!("{} {}: {}", it.pointer, it.code, it.detail)).collect();
+    let faults: Vec<_> =
+        faults.iter().map(|it| format!("{} {}: {}", it.pointer, it.code, it.detail)).collect();
     insta::assert_snapshot!(faults.join("\n"));
     let document = json!(vec!["${{ params.long }}"; 20]);
     let faults = with_scope(|it| render(&document, it)).unwrap_err();
@@ -302,9 +306,69 @@ proptest! {
 }
 
 const WORDS: &[&str] = &[
-    "params.n", "params.list", "params.t", "params.obj", "tasks.a.outputs.x", "tasks.b.outputs.x", "item", "matrix.os",
-    "run.id", "1", "'a'", "0", "-", "+", "~", "/", "%", "(", ")", "[", "]", "{", "}", ":", ",", ".", "|", "join(',')",
-    "split", "map('string')", "default(1)", "first", "length", "sort", "unique", "sum", "times(2)", "tojson", "fromjson",
-    "string", "list", "keys", "items", "is", "not", "defined", "and", "or", "in", "if", "else", "range(5)", "==", "<", "x",
-    "none", "true", "round(2)", "select('odd')", "reverse", "min", "replace('a','b')", "[-1]", "[1:]", "[::-1]",
+    "params.n",
+    "params.list",
+    "params.t",
+    "params.obj",
+    "tasks.a.outputs.x",
+    "tasks.b.outputs.x",
+    "item",
+    "matrix.os",
+    "run.id",
+    "1",
+    "'a'",
+    "0",
+    "-",
+    "+",
+    "~",
+    "/",
+    "%",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    ":",
+    ",",
+    ".",
+    "|",
+    "join(',')",
+    "split",
+    "map('string')",
+    "default(1)",
+    "first",
+    "length",
+    "sort",
+    "unique",
+    "sum",
+    "times(2)",
+    "tojson",
+    "fromjson",
+    "string",
+    "list",
+    "keys",
+    "items",
+    "is",
+    "not",
+    "defined",
+    "and",
+    "or",
+    "in",
+    "if",
+    "else",
+    "range(5)",
+    "==",
+    "<",
+    "x",
+    "none",
+    "true",
+    "round(2)",
+    "select('odd')",
+    "reverse",
+    "min",
+    "replace('a','b')",
+    "[-1]",
+    "[1:]",
+    "[::-1]",
 ];

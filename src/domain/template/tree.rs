@@ -28,17 +28,20 @@ impl Tree {
         if !has_template(value) {
             return Self::Plain(value.clone());
         }
-        let template = |read: Result<Template, String>, pointer: String, faults: &mut Vec<Fault>| match read {
-            Ok(it) => Self::Template(it),
-            Err(detail) => {
-                faults.push(Fault::new(pointer, "invalid_template", detail));
-                Self::Broken
-            }
-        };
+        let template =
+            |read: Result<Template, String>, pointer: String, faults: &mut Vec<Fault>| match read {
+                Ok(it) => Self::Template(it),
+                Err(detail) => {
+                    faults.push(Fault::new(pointer, "invalid_template", detail));
+                    Self::Broken
+                }
+            };
         match value {
             Value::String(text) => template(Template::parse(text), pointer.to_owned(), faults),
             Value::Array(items) => {
-                let read = |(index, it): (usize, &Value)| Self::read(it, &format!("{pointer}/{index}"), faults);
+                let read = |(index, it): (usize, &Value)| {
+                    Self::read(it, &format!("{pointer}/{index}"), faults)
+                };
                 Self::List(items.iter().enumerate().map(read).collect())
             }
             Value::Object(fields) => match fields.get(FROM) {
