@@ -161,7 +161,7 @@ pub(super) fn add_to(jinja: &mut Environment<'static>) {
 struct Left(usize);
 
 fn spend(state: &mut State<'_, '_>, bytes: usize) -> Result<(), Error> {
-    let left = state.get_or_insert_extension_with(|| Left(MOST_BYTES));
+    let left = state.get_or_insert_extension_with(|| Left(MOST_BYTES / 2));
     left.0 = left.0.checked_sub(bytes).ok_or_else(|| wrong(too_large()))?;
     Ok(())
 }

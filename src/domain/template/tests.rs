@@ -232,7 +232,7 @@ fn what_would_explode_is_stopped() {
                 assert!(it.is_some_and(|it| it.to_string().len() <= MOST_BYTES + 2), "{shown}")
             }
         }
-        assert!(begun.elapsed().as_secs() < 5, "{shown}: {:?}", begun.elapsed());
+        assert!(begun.elapsed().as_secs() < 60, "{shown}: {:?}", begun.elapsed());
     }
 }
 

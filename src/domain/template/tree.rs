@@ -28,6 +28,18 @@ impl Tree {
         if !has_template(value) {
             return Self::Plain(value.clone());
         }
+        Self::read_templates(value, pointer, faults)
+    }
+
+    /// The same for what stands under a key of the object at `pointer`: most has no template, and needs no pointer.
+    pub fn read_field(value: &Value, pointer: &str, key: &str, faults: &mut Vec<Fault>) -> Self {
+        if !has_template(value) {
+            return Self::Plain(value.clone());
+        }
+        Self::read_templates(value, &format!("{pointer}/{}", escape(key)), faults)
+    }
+
+    fn read_templates(value: &Value, pointer: &str, faults: &mut Vec<Fault>) -> Self {
         let template =
             |read: Result<Template, String>, pointer: String, faults: &mut Vec<Fault>| match read {
                 Ok(it) => Self::Template(it),
@@ -55,7 +67,7 @@ impl Tree {
                 }
                 None => {
                     let read = |(key, it): (&String, &Value)| {
-                        (key.clone(), Self::read(it, &format!("{pointer}/{}", escape(key)), faults))
+                        (key.clone(), Self::read_field(it, pointer, key, faults))
                     };
                     Self::Map(fields.iter().map(read).collect())
                 }

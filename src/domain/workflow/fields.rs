@@ -129,20 +129,22 @@ impl<'w> Layers<'w> {
     /// The document of the task, with what can be filled in filled in.
     fn render(&self, renderer: &mut Renderer<'_>) -> Map<String, Value> {
         let mut document = Map::new();
-        let mut one = |part: &Part<'_>, pointer: &str| match part {
+        // Most needs no pointer.
+        let mut one = |part: &Part<'_>, pointer: &dyn Fn() -> String| match part {
             Part::Value(value) => Some((*value).clone()),
-            Part::Tree(tree) => renderer.render(tree, pointer),
+            Part::Tree(Tree::Plain(value)) => Some(value.clone()),
+            Part::Tree(tree) => renderer.render(tree, &pointer()),
         };
         for (key, field) in &self.fields {
             let value = match field {
                 Field::One(part, origin) => {
-                    let value = one(part, &below(self.base(*origin), key));
+                    let value = one(part, &|| below(self.base(*origin), key));
                     value.map(|it| written(key, it, *part))
                 }
                 Field::Keys(all) => {
                     let mut object = Map::new();
                     for (inner, (part, origin)) in all {
-                        let pointer = below(&below(self.base(*origin), key), inner);
+                        let pointer = || below(&below(self.base(*origin), key), inner);
                         if let Some(value) = one(part, &pointer) {
                             object.insert((*inner).to_owned(), written_in(key, value, *part));
                         }

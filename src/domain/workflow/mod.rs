@@ -31,7 +31,7 @@ use super::template::{Renderer, RunScope, Tree};
 
 pub use items::MOST_ITEMS;
 pub use params::{Param, Params};
-pub use parse::{parse, parse_stored};
+pub use parse::{parse, parse_offline, parse_stored};
 pub use schema::{Kind, Schema};
 pub use task::{Input, Task};
 

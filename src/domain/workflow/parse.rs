@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::check::{Checker, below, tidied};
+use super::fields::Layers;
 use super::params::Params;
 use super::task::{NODE_FIELDS, Task, positive};
 use super::{FAULTS, Workflow};
@@ -25,16 +26,45 @@ const STAGES: [(&str, Stage); 3] =
 
 /// Reads a document that somebody hands in.
 pub fn parse(document: &Value, limits: &Limits) -> Result<Workflow, Vec<Fault>> {
-    read(document, Some(limits))
+    read(document, Depth::Full(limits))
+}
+
+/// Reads a document without knowing the deployment: its targets, and what those can't honour, are not looked at.
+pub fn parse_offline(document: &Value) -> Result<Workflow, Vec<Fault>> {
+    read(document, Depth::Offline)
 }
 
 /// Reads a document that was taken before. What its tasks are is not checked again: targets and limits may be others
 /// by now, and that is for the task that they concern.
 pub fn parse_stored(document: &Value) -> Result<Workflow, Vec<Fault>> {
-    read(document, None)
+    read(document, Depth::Stored)
 }
 
-fn read(document: &Value, limits: Option<&Limits>) -> Result<Workflow, Vec<Fault>> {
+/// How far what is to run is looked at.
+#[derive(Debug, Clone, Copy)]
+enum Depth<'l> {
+    Full(&'l Limits),
+    Offline,
+    Stored,
+}
+
+impl Depth<'_> {
+    fn check(self, name: &str, layers: &Layers<'_>) -> Vec<Fault> {
+        match self {
+            Self::Full(limits) => layers.check(name, &RunScope::UNKNOWN, limits),
+            Self::Offline => {
+                // No target is known, so that none is asked what it can honour.
+                let limits = Limits { targets: Arc::default(), ..Limits::default() };
+                let mut faults = layers.check(name, &RunScope::UNKNOWN, &limits);
+                faults.retain(|it| it.code != "unknown_target");
+                faults
+            }
+            Self::Stored => Vec::new(),
+        }
+    }
+}
+
+fn read(document: &Value, depth: Depth<'_>) -> Result<Workflow, Vec<Fault>> {
     let mut faults = Vec::new();
     let Some(mut it) = ObjectReader::open(document, String::new(), &mut faults) else {
         return Err(faults);
@@ -60,13 +90,10 @@ fn read(document: &Value, limits: Option<&Limits>) -> Result<Workflow, Vec<Fault
     let mut checker = Checker::new(&names, &plans, &params);
     for (index, task) in tasks.iter().enumerate() {
         let node = NodeId(index as u32);
-        let layers = super::fields::Layers::new(&env, &defaults, task);
+        let layers = Layers::new(&env, &defaults, task);
         checker.task(node, task, &layers, &mut faults);
-        if let Some(limits) = limits
-            && !task.is_broken
-            && faults.len() < 2 * FAULTS
-        {
-            faults.extend(layers.check(&names[index], &RunScope::UNKNOWN, limits));
+        if !task.is_broken && faults.len() < 2 * FAULTS {
+            faults.extend(depth.check(&names[index], &layers));
         }
     }
     for (name, tree) in &outputs {

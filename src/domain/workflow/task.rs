@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::items::Items;
 use crate::domain::plan::{NodePlan, Stage, Trigger};
-use crate::domain::spec::{Fault, ObjectReader, absolute, escape};
+use crate::domain::spec::{Fault, ObjectReader, absolute};
 use crate::domain::template::{Reference, RunScope, Template, Tree};
 
 /// The fields that say when and how often a task runs; the others say what.
@@ -99,8 +99,7 @@ impl Task {
             let is_ours =
                 NODE_FIELDS.contains(&key.as_str()) || key == "run_key" || key == "on_duplicate";
             if !is_ours {
-                let inner = format!("{pointer}/{}", escape(key));
-                fields.push((key.clone(), Tree::read(value, &inner, it.faults())));
+                fields.push((key.clone(), Tree::read_field(value, &pointer, key, it.faults())));
             }
         }
         let condition = when.as_ref().is_some_and(|it| !matches!(it, When::Always(true)));
