@@ -25,7 +25,7 @@ impl Places {
 
     /// Of the key that the value has, for faults of the key itself.
     pub fn of_key(&self, pointer: &str) -> Option<Place> {
-        self.nearest(pointer, |key, value| key.unwrap_or(value))
+        self.nearest(pointer, Option::unwrap_or)
     }
 
     fn nearest(&self, pointer: &str, which: fn(Option<Place>, Place) -> Place) -> Option<Place> {

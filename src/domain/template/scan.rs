@@ -293,13 +293,12 @@ impl Scan<'_, '_> {
         let before = at.checked_sub(1);
         let follows = |text: &str| before.is_some_and(|it| self.is(it, text));
         if follows(".") {
-            return match self.is(at + 1, "(") {
-                true => Err(self.wrong(
-                    at,
-                    format!("{name:?}: values have no methods; filters are written value|filter"),
-                )),
-                false => Ok(Named::Word(at + 1)),
-            };
+            if !self.is(at + 1, "(") {
+                return Ok(Named::Word(at + 1));
+            }
+            let detail =
+                format!("{name:?}: values have no methods; filters are written value|filter");
+            return Err(self.wrong(at, detail));
         }
         if follows("|") {
             return self.known("filter", name, &super::filters::FILTERS, at);
@@ -469,11 +468,10 @@ impl Scan<'_, '_> {
             Some(Step::Index(_)) | None => None,
         };
         let say = |what: &str| {
-            let detail = match self.is(next, "[") {
-                true => {
-                    format!("{what}; the name itself has to stand there, in quotes or behind a dot")
-                }
-                false => what.to_owned(),
+            let detail = if self.is(next, "[") {
+                format!("{what}; the name itself has to stand there, in quotes or behind a dot")
+            } else {
+                what.to_owned()
             };
             self.wrong(root, detail)
         };

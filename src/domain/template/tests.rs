@@ -229,7 +229,7 @@ fn what_would_explode_is_stopped() {
         match it {
             Err(fault) => assert!(fault.len() < 400, "{shown}: {fault}"),
             Ok(it) => {
-                assert!(it.is_some_and(|it| it.to_string().len() <= MOST_BYTES + 2), "{shown}")
+                assert!(it.is_some_and(|it| it.to_string().len() <= MOST_BYTES + 2), "{shown}");
             }
         }
         assert!(begun.elapsed().as_secs() < 60, "{shown}: {:?}", begun.elapsed());

@@ -220,7 +220,12 @@ impl<'d> Checker<'d> {
                 Reference::Item | Reference::Matrix(_) => {
                     wrong_item(reference, of.map(|(_, it)| it), place)
                 }
-                _ => None,
+                Reference::TaskOutput { .. }
+                | Reference::TaskState(_)
+                | Reference::TaskExitCode(_)
+                | Reference::TaskFailure(_)
+                | Reference::RunId
+                | Reference::RunName => None,
             };
             faults.extend(wrong.map(|(code, detail)| Fault::new(pointer, code, detail)));
         }

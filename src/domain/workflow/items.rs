@@ -1,5 +1,10 @@
 //! What a task runs for: once, for each combination of a matrix, or for each item of a list.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "JSON has six kinds of values, and always will"
+)]
+
 use serde_json::{Map, Value};
 
 use super::schema::kind_of;

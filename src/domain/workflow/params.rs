@@ -110,9 +110,8 @@ impl Params {
     pub fn read_text(&self, name: &str, text: &str) -> Value {
         let read = || serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
         match self.get(name).and_then(|it| it.kind) {
-            Some(Kind::String) => Value::from(text),
+            Some(Kind::String) | None => Value::from(text),
             Some(_) => read(),
-            None => Value::from(text),
         }
     }
 }

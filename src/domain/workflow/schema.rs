@@ -135,16 +135,15 @@ impl Schema {
             schema.properties.insert(name.clone(), inner);
         }
         for (index, name) in it.list("required").into_iter().flatten().enumerate() {
-            match name {
-                Value::String(name) => schema.required.push(name.clone()),
-                _ => {
-                    let pointer = format!("{}/{index}", it.pointer("required"));
-                    it.faults().push(Fault::new(
-                        pointer,
-                        "wrong_type",
-                        "the name of a property is text",
-                    ));
-                }
+            if let Value::String(name) = name {
+                schema.required.push(name.clone());
+            } else {
+                let pointer = format!("{}/{index}", it.pointer("required"));
+                it.faults().push(Fault::new(
+                    pointer,
+                    "wrong_type",
+                    "the name of a property is text",
+                ));
             }
         }
         schema.others = match it.value("additionalProperties") {
@@ -285,16 +284,15 @@ fn read_kinds(it: &mut ObjectReader<'_>) -> Vec<Kind> {
         Some(Value::Array(items)) => {
             let mut kinds = Vec::new();
             for (index, item) in items.iter().enumerate() {
-                match Kind::ALL.iter().find(|(name, _)| item == name) {
-                    Some((_, kind)) => kinds.push(*kind),
-                    None => {
-                        let pointer = format!("{}/{index}", it.pointer("type"));
-                        it.faults().push(Fault::new(
-                            pointer,
-                            "invalid_value",
-                            format!("{item} is not a type of JSON"),
-                        ));
-                    }
+                if let Some((_, kind)) = Kind::ALL.iter().find(|(name, _)| item == name) {
+                    kinds.push(*kind);
+                } else {
+                    let pointer = format!("{}/{index}", it.pointer("type"));
+                    it.faults().push(Fault::new(
+                        pointer,
+                        "invalid_value",
+                        format!("{item} is not a type of JSON"),
+                    ));
                 }
             }
             kinds
