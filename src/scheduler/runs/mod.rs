@@ -23,7 +23,7 @@ use crate::wake::Wake;
 use driven::Driven;
 
 /// Runs in one step.
-const AT_ONCE: i64 = 64;
+const AT_ONCE: u32 = 64;
 /// Between looks: a hint may have been lost, or come from a process that is gone.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Until tasks that had to wait for room in the queue are looked at again.
@@ -68,7 +68,8 @@ impl RunPlanner {
         let mut kept = self.kept.lock().await;
         let revisions = kept.runs.iter().map(|(run, it)| (*run, it.revision())).collect();
         let held_back: Vec<RunId> = kept.held_back.iter().copied().collect();
-        let mut planning = self.store.begin_planning(&revisions, &held_back, AT_ONCE).await?;
+        let mut planning =
+            self.store.begin_planning(&revisions, &held_back, AT_ONCE.into()).await?;
         let due = std::mem::take(&mut planning.runs);
         if due.is_empty() {
             // Another process has them, or they have ended.
@@ -100,7 +101,7 @@ impl RunPlanner {
             kept.runs.insert(run, driven);
         }
         forget_some(&mut kept.runs);
-        Ok(if many as i64 >= AT_ONCE {
+        Ok(if many >= AT_ONCE as usize {
             Next::AtOnce
         } else if kept.held_back.is_empty() {
             Next::After(LONGEST_PAUSE)

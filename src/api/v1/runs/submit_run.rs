@@ -136,7 +136,7 @@ fn read(app: &Shared, mut document: Value, key: Option<String>) -> Result<NewRun
                 "workflows are not stored by name yet: send the document itself",
             ),
             Some(other) => {
-                body.wrong("workflow", "the document of a workflow", other).unwrap_or(())
+                body.wrong::<()>("workflow", "the document of a workflow", other);
             }
             None => body.fault("workflow", "required", "\"workflow\" is required: its document"),
         }
