@@ -1,7 +1,7 @@
 # The commands of a developer's day. `make` alone lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test soak test-compose test-airflow test-openapi bench fmt lint prepare clean-dev
+.PHONY: help setup demo run test soak test-compose test-deploy test-airflow test-openapi bench fmt lint prepare clean-dev
 
 # More arguments for the command behind a target: make test ARGS='--test it claims'
 ARGS ?=
@@ -30,6 +30,10 @@ soak: setup ## end the service at each of its steps, again and again, and 200 ti
 test-compose: setup ## bring docker-compose.yaml up with a built image, and use it
 	cargo build --locked
 	scripts/test-compose
+
+test-deploy: setup ## apply deploy/kubernetes to the cluster of KUBECONFIG, and use the service that runs there
+	cargo build --locked
+	scripts/test-deploy
 
 test-airflow: setup ## run the DAGs of examples/airflow and more in an Airflow from PyPI (one test: ARGS='-k skip')
 	cargo build --locked

@@ -7,6 +7,7 @@
 
 pub mod domain;
 pub mod ids;
+pub mod notation;
 
 pub mod runner;
 pub mod store;

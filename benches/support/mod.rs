@@ -5,6 +5,10 @@
 //! this machine, now. Floors are measured in the same run, interleaved, so that ratios mean something on a
 //! machine whose absolute figures do not.
 
+#[cfg(feature = "kubernetes")]
+pub(crate) mod cluster;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod counting;
 pub(crate) mod database;
 pub(crate) mod engine;
 pub(crate) mod http;

@@ -33,6 +33,10 @@ impl Samples {
         self.percentile(99)
     }
 
+    pub(crate) fn mean(&self) -> f64 {
+        self.values.iter().sum::<f64>() / float(self.values.len())
+    }
+
     /// The smallest value that so many of a hundred do not exceed. Not a number without samples.
     fn percentile(&self, percent: usize) -> f64 {
         let mut sorted = self.values.clone();

@@ -71,7 +71,8 @@ fn operations() -> OpenApiRouter<App> {
         .routes(routes!(check_target::check_target))
         .routes(routes!(create_token::create_token, list_tokens::list_tokens))
         .routes(routes!(revoke_token::revoke_token))
-        .routes(routes!(v1::render::render_task::render_task));
+        .routes(routes!(v1::render::render_task::render_task))
+        .routes(routes!(v1::schema::get_workflow_schema::get_workflow_schema));
     with_system(operations)
 }
 
@@ -120,6 +121,11 @@ fn served(routes: Router<App>, app: App) -> Router {
 /// The description of the API as it is served and committed.
 pub fn openapi() -> Documents {
     openapi::documents(operations().into_openapi())
+}
+
+/// The JSON Schema of the workflow document, as it is served.
+pub fn workflow_schema() -> &'static str {
+    &openapi::WORKFLOW_SCHEMA
 }
 
 /// Answers with this text.

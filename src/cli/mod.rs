@@ -12,6 +12,7 @@ mod events;
 mod exit;
 mod format;
 mod get;
+mod graph;
 mod healthcheck;
 mod interrupts;
 mod list;
@@ -24,14 +25,17 @@ mod report;
 mod result;
 mod retry;
 mod run;
+mod schema;
 mod serve;
 mod service_args;
 mod submit;
 mod targets;
 mod task_args;
 mod token;
+mod validate;
 mod wait;
 mod watch;
+mod workflow_file;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -88,6 +92,12 @@ enum Command {
     Cancel(cancel::Args),
     /// Try a task again that failed, was cancelled or skipped
     Retry(retry::Args),
+    /// Say what is wrong with a workflow, without asking any service
+    Validate(validate::Args),
+    /// Draw the graph of a workflow, as text or for Graphviz
+    Graph(graph::Args),
+    /// Print the JSON Schema of the workflow document, for editors
+    Schema(schema::Args),
     /// List, put, check and delete targets: where tasks run
     Targets(targets::Args),
     /// Make, list and revoke tokens
@@ -159,6 +169,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Doctor(args) => {
             block_on(Builder::new_multi_thread(), doctor::run(&options, &args))
         }
+        Command::Validate(args) => validate::run(&args),
+        Command::Graph(args) => graph::run(&args),
+        Command::Schema(args) => schema::run(&args),
         Command::Config(args) => config::run(&options, &args),
         Command::Openapi(args) => openapi::run(&args),
         Command::Completions(args) => completions::run(&args),

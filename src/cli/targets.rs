@@ -221,7 +221,7 @@ fn words(name: &str, answer: &Value) -> String {
             namespace => format!("in namespace {namespace}"),
         };
         let (verb, resource, why) = (text("verb"), text("resource"), text("needed_for"));
-        lines.push(format!("missing: {verb} {resource} {place}, needed to {why}"));
+        lines.push(format!("missing: {verb} {resource} {place}, needed for {why}"));
     }
     let warnings = answer["warnings"].as_array().into_iter().flatten();
     lines.extend(warnings.map(|it| format!("warning: {}", it.as_str().unwrap_or_default())));
@@ -238,14 +238,14 @@ mod tests {
         let answer = json!({
             "reachable": true, "version": "1.30", "engine": "e", "warnings": ["TLS is not checked"],
             "permissions": {"missing": [
-                {"verb": "create", "resource": "pods", "namespace": "etl", "needed_for": "start a task"},
-                {"verb": "list", "resource": "nodes", "namespace": "", "needed_for": "tell a lost node"}]},
+                {"verb": "create", "resource": "pods", "namespace": "etl", "needed_for": "running tasks"},
+                {"verb": "list", "resource": "nodes", "namespace": "", "needed_for": "lost nodes"}]},
             "checked_at": "2026-11-21T00:00:00Z", "checked_by": "w1"});
         assert_eq!(
             words("prod", &answer),
             "target prod answers: version 1.30, engine e\n\
-             missing: create pods in namespace etl, needed to start a task\n\
-             missing: list nodes in the whole cluster, needed to tell a lost node\n\
+             missing: create pods in namespace etl, needed for running tasks\n\
+             missing: list nodes in the whole cluster, needed for lost nodes\n\
              warning: TLS is not checked\n\
              asked by w1 at 2026-11-21T00:00:00Z"
         );

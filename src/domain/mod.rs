@@ -6,6 +6,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod attempt;
+pub mod dag;
 pub mod exit;
 pub mod failure;
 pub mod log;
@@ -16,5 +17,7 @@ pub mod retry;
 pub mod spec;
 pub mod state;
 pub mod target;
+pub mod template;
 pub mod trace;
 pub mod work;
+pub mod workflow;

@@ -10,9 +10,9 @@ use percent_encoding::percent_decode;
 use serde_json::Value;
 
 use super::kinds::{Kind, TASK};
-use super::pointer_token;
 use crate::api::problem::{Problem, ProblemKind};
 use crate::domain::spec::Fault;
+use crate::notation::pointer_token;
 
 /// The fields of a form.
 const PAIRS: usize = 10_000;

@@ -4,10 +4,8 @@
 //! wrong with it. Here is what a notation can get wrong by itself: its syntax, its size, its speed.
 
 mod form;
-mod json;
 mod kinds;
 mod receive;
-mod yaml;
 
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
@@ -15,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::problem::{Problem, ProblemKind};
 use super::state::App;
+use crate::notation::{self, Malformed};
 
 /// The document in the body, whatever notation it is written in and whatever name its type has.
 #[derive(Debug)]
@@ -95,8 +94,10 @@ fn read(notation: Notation, bytes: &[u8]) -> Result<Value, Problem> {
             Err(unsupported("text/plain whose text is not a JSON object"))
         }
         Notation::Form if !is_object => form::read(bytes),
-        Notation::Yaml => yaml::read(bytes),
-        Notation::Json | Notation::Text | Notation::Form => json::read(bytes),
+        Notation::Yaml => notation::read_yaml(bytes)
+            .map_err(|it| malformed(ProblemKind::MalformedYaml, "YAML", it)),
+        Notation::Json | Notation::Text | Notation::Form => notation::read_json(bytes)
+            .map_err(|it| malformed(ProblemKind::MalformedJson, "JSON", it)),
     }
 }
 
@@ -109,14 +110,10 @@ fn unsupported(what: &str) -> Problem {
 }
 
 /// A body that is not of its notation, with the place.
-fn malformed(kind: ProblemKind, detail: String, line: u64, column: u64) -> Problem {
-    let members = [("line", line), ("column", column)];
+fn malformed(kind: ProblemKind, notation: &str, it: Malformed) -> Problem {
+    let detail = format!("the body is not valid {notation}: {it}");
+    let members = [("line", it.line), ("column", it.column)];
     let members: Map<_, _> =
         members.into_iter().map(|(key, it)| (key.to_owned(), it.into())).collect();
     Problem::new(kind, detail).members(members)
-}
-
-/// A key as a JSON pointer writes it.
-fn pointer_token(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }

@@ -1,12 +1,13 @@
 //! The description of the API: what no operation brings along, and what the macros leave wrong.
 //!
 //! [`finish`] puts right what the macros make, [`problems`] adds what can go wrong, [`downgrade`] says it all
-//! once more in the older version of the standard.
+//! once more in the older version of the standard. [`workflow`] is the schema of the workflow document.
 
 mod downgrade;
 mod examples;
 mod json;
 mod problems;
+mod workflow;
 
 use std::collections::BTreeSet;
 
@@ -20,6 +21,8 @@ use utoipa::{Modify, OpenApi as _};
 
 use super::problem::ProblemDocument;
 use super::v1::tasks::view::TaskProblem;
+
+pub(super) use workflow::SCHEMA as WORKFLOW_SCHEMA;
 
 #[derive(utoipa::OpenApi)]
 #[openapi(

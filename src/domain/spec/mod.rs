@@ -28,6 +28,7 @@ pub use kubernetes::{
     COLLECTOR_CONTAINER, KubernetesOptions, MAIN_CONTAINER, OWN_PREFIX, check_template,
 };
 pub use parse::{Limits, Submission, parse, parse_submission};
+pub(in crate::domain) use parse::{absolute, read_labels, read_task, unsupported};
 pub(in crate::domain) use reader::escape;
 pub use reader::{Fault, ObjectReader, suggest};
 

@@ -103,7 +103,7 @@ pub fn parse_submission(document: &Value, limits: &Limits) -> Result<Submission,
 }
 
 /// What a target that may get the task can't honour. Each that has the labels has to be able to.
-fn unsupported(spec: &TaskSpec, limits: &Limits) -> Vec<Fault> {
+pub(in crate::domain) fn unsupported(spec: &TaskSpec, limits: &Limits) -> Vec<Fault> {
     let mut fits = limits.targets.iter().filter(|(name, it)| spec.target.matches(name, it));
     let faults = fits.find_map(|(name, it)| {
         Some(capability::faults(spec, name, &it.backend)).filter(|it| !it.is_empty())
@@ -111,7 +111,8 @@ fn unsupported(spec: &TaskSpec, limits: &Limits) -> Vec<Fault> {
     faults.unwrap_or_default()
 }
 
-fn read_task(task: &mut ObjectReader<'_>, limits: &Limits) -> TaskSpec {
+/// Reads the fields that say what to run, of an object that may have others.
+pub(in crate::domain) fn read_task(task: &mut ObjectReader<'_>, limits: &Limits) -> TaskSpec {
     // In the order of the documentation: an unknown field's message lists them so.
     let name = read_name(task);
     let image = read_image(task);
@@ -421,7 +422,10 @@ fn read_env(task: &mut ObjectReader<'_>, limits: &Limits) -> BTreeMap<String, St
     env
 }
 
-pub(super) fn absolute(reader: &mut ObjectReader<'_>, key: &'static str) -> Option<String> {
+pub(in crate::domain) fn absolute(
+    reader: &mut ObjectReader<'_>,
+    key: &'static str,
+) -> Option<String> {
     let path = reader.text(key)?;
     if !path.starts_with('/') || path.split('/').any(|it| it == "..") || path.len() > 4_000 {
         reader.fault(
@@ -566,7 +570,7 @@ fn read_exit_codes(task: &mut ObjectReader<'_>, key: &'static str) -> Vec<i32> {
     codes
 }
 
-fn read_labels(task: &mut ObjectReader<'_>) -> BTreeMap<String, String> {
+pub(in crate::domain) fn read_labels(task: &mut ObjectReader<'_>) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     let Some(map) = task.map("labels") else { return labels };
     if map.len() > LABELS {

@@ -5,6 +5,8 @@
     reason = "JSON has six kinds of values, and always will"
 )]
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use crate::domain::quantity;
@@ -233,6 +235,9 @@ pub fn suggest(word: &str, candidates: &[&str]) -> String {
         .unwrap_or_default()
 }
 
-pub(in crate::domain) fn escape(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
+pub(in crate::domain) fn escape(key: &str) -> Cow<'_, str> {
+    if key.contains(['~', '/']) {
+        return Cow::Owned(key.replace('~', "~0").replace('/', "~1"));
+    }
+    Cow::Borrowed(key)
 }

@@ -27,9 +27,9 @@ const WANTED: &[(&str, &str, &str, &str)] = &[
     ("get", "secrets", "", "taking over what another worker had begun"),
     ("delete", "secrets", "", "cancelling a pod that waits for its image"),
     ("get", "pods", "log", "logs"),
-    ("create", "pods", "exec", FILES),
-    // A connection that is upgraded begins with a GET, and API servers go by that.
+    // A connection that is upgraded begins with a GET; newer clusters count it as a create too.
     ("get", "pods", "exec", FILES),
+    ("create", "pods", "exec", FILES),
     ("list", "events", "", EVENTS),
     ("watch", "events", "", EVENTS),
 ];

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event as ClusterEvent;
-use tokio::sync::watch;
 
 use super::session::Place;
 
@@ -28,24 +27,14 @@ pub(super) struct Happening {
     pub(super) container: Option<String>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Happenings {
     pods: HashMap<Place, Vec<Happening>>,
-    changes: watch::Sender<u64>,
-}
-
-impl Default for Happenings {
-    fn default() -> Self {
-        Self { pods: HashMap::new(), changes: watch::Sender::new(0) }
-    }
 }
 
 impl Happenings {
-    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
-    }
-
-    pub(super) fn hear(&mut self, place: Place, event: ClusterEvent) {
+    /// Whether it is news.
+    pub(super) fn hear(&mut self, place: &Place, event: ClusterEvent) -> bool {
         let container = event
             .involved_object
             .field_path
@@ -60,16 +49,16 @@ impl Happenings {
             message: event.message.unwrap_or_default(),
             container,
         };
-        let of_pod = self.pods.entry(place).or_default();
-        if of_pod.len() < MAX && of_pod.last() != Some(&happening) {
+        let of_pod = self.pods.entry(place.clone()).or_default();
+        let is_news = of_pod.len() < MAX && of_pod.last() != Some(&happening);
+        if is_news {
             of_pod.push(happening);
-            self.changes.send_modify(|it| *it += 1);
         }
+        is_news
     }
 
-    pub(super) fn since(&self, place: &Place, from: usize) -> (Vec<Happening>, usize) {
-        let all = self.pods.get(place).map(Vec::as_slice).unwrap_or_default();
-        (all.get(from..).unwrap_or_default().to_vec(), all.len())
+    pub(super) fn of(&self, place: &Place) -> Vec<Happening> {
+        self.pods.get(place).cloned().unwrap_or_default()
     }
 
     pub(super) fn forget(&mut self, place: &Place) {

@@ -8,12 +8,13 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{Patch, PostParams};
+use serde_json::json;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::errors::Fault;
-use super::observe::{Context, Standing, standing};
+use super::observe::{Context, Standing, missed_its_gate, standing};
 use super::seen::Seen;
 use super::session::{CALL_TIMEOUT, Place, now};
 use super::{KubernetesRunner, Pointer, convert};
@@ -26,8 +27,16 @@ use crate::runner::{LaunchError, LaunchRequest, Launched, Progress, RunnerError,
 const QUOTA_PAUSE: Duration = Duration::from_secs(2);
 /// Between two looks where a timer was reached and the pod did not change.
 const LEAST_PAUSE: Duration = Duration::from_millis(100);
+/// Between two changes to a pod whose node has not seen its Secret, to begin with, and how many there are.
+const NUDGE_PAUSE: SignedDuration = SignedDuration::from_secs(2);
+const NUDGES: u32 = 4;
 /// How far the watch may be behind before the pod itself is asked for.
 const WATCH_LAG: SignedDuration = SignedDuration::from_secs(2);
+
+/// On a pod: how often its node was made to look at it again.
+const NUDGE_ANNOTATION: &str = "supercargo.dev/nudges";
+/// What a change that is only of use at once may take.
+const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) struct Launch<'a> {
     runner: &'a KubernetesRunner,
@@ -220,17 +229,17 @@ impl<'a> Launch<'a> {
         let mut told = 0;
         let mut known = false;
         let mut ask_at = now().checked_add(WATCH_LAG).ok();
-        let mut happened = self.runner.session.happened();
+        let (mut nudges, mut nudge_at) = (0, Timestamp::MIN);
         loop {
-            happened.borrow_and_update();
-            let (happenings, _) = self.runner.session.happenings(&self.place, 0);
+            // First, so that what happens from here on is one more round.
+            let current = watched.current();
+            let happenings = self.runner.session.happenings(&self.place);
             for it in happenings.iter().skip(told) {
                 if let Some(reason) = step_of(&it.reason) {
                     self.progress.step(reason, it.message.clone());
                 }
             }
             told = happenings.len();
-            let current = watched.current();
             let context = Context {
                 timeouts: Some(&self.request.spec.timeouts),
                 happenings: &happenings,
@@ -266,17 +275,35 @@ impl<'a> Launch<'a> {
                             return Ok(self.launched(seen, started_at, already));
                         }
                         Standing::Refused(failure) => return Err(LaunchError::Refused(failure)),
+                        Standing::Waiting { until } if missed_its_gate(seen) && nudges < NUDGES => {
+                            if nudge_at <= now() {
+                                nudges += 1;
+                                self.nudge(seen, nudges).await;
+                                let pause = NUDGE_PAUSE * nudges.cast_signed();
+                                nudge_at = now().checked_add(pause).unwrap_or(until);
+                            }
+                            Some(until.min(nudge_at))
+                        }
                         Standing::Waiting { until } => Some(until),
                     }
                 }
             };
             tokio::select! {
                 () = watched.changed() => {}
-                _ = happened.changed() => {}
                 () = pause_until(until) => {}
                 () = self.cancel.cancelled() => return Err(LaunchError::Cancelled),
             }
         }
+    }
+
+    /// Changes nothing but that its node looks at the pod again, soon: nodes hear of a pod before they may read its
+    /// Secrets, and those that are busy give up on them for a while.
+    async fn nudge(&self, seen: &Seen, times: u32) {
+        let annotations = json!({NUDGE_ANNOTATION: times.to_string()});
+        let patch = json!({"metadata": {"uid": seen.uid, "annotations": annotations}});
+        let patched = timeout(LEAST_PATIENCE, self.runner.patch(seen, Patch::Merge(patch))).await;
+        // It looks again anyway.
+        tracing::debug!(pod = seen.name, times, done = matches!(patched, Ok(Ok(_))), "nudged");
     }
 
     fn tell_started(&self, already: bool) {

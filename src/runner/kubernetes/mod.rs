@@ -190,7 +190,7 @@ impl KubernetesRunner {
 
     fn standing(&self, seen: &Seen) -> Standing {
         let place = Place { namespace: seen.namespace.clone(), pod: seen.name.clone() };
-        let (happenings, _) = self.session.happenings(&place, 0);
+        let happenings = self.session.happenings(&place);
         let stopped_by_us = self.session.is_stopped(&seen.uid);
         let context =
             Context { timeouts: None, happenings: &happenings, stopped_by_us, now: now() };
@@ -271,9 +271,7 @@ impl Runner for KubernetesRunner {
         let pointer = Pointer::read(handle)?;
         let place = pointer.place();
         let mut watched = self.session.watch(&place);
-        let mut happened = self.session.happened();
         loop {
-            happened.borrow_and_update();
             let current = watched.current().filter(|it| it.uid == pointer.uid);
             let until = if let Some(seen) = current {
                 match self.standing(&seen) {
@@ -317,7 +315,6 @@ impl Runner for KubernetesRunner {
             };
             tokio::select! {
                 () = watched.changed() => {}
-                _ = happened.changed() => {}
                 () = pause_until(until) => {}
             }
         }
@@ -379,7 +376,15 @@ impl Runner for KubernetesRunner {
         sink: &dyn OutputSink,
     ) -> Result<Collected, RunnerError> {
         let pointer = Pointer::read(handle)?;
-        let seen = self.session.look(&pointer.place()).await?;
+        // How its main container ended never changes any more, and need not be asked for.
+        let ended = |it: &Arc<Seen>| {
+            let main = it.main().map(|it| &it.state);
+            it.uid == pointer.uid && matches!(main, Some(State::Ended { .. }))
+        };
+        let seen = match self.session.known(&pointer.place()).filter(ended) {
+            Some(seen) => Some(seen),
+            None => self.session.look(&pointer.place()).await?,
+        };
         let Some(seen) = seen.filter(|it| it.uid == pointer.uid) else {
             return Err(RunnerError::Unavailable(
                 "the pod is gone, and its outputs with it".to_owned(),

@@ -27,7 +27,7 @@ use crate::runner::{EngineId, EngineState, RunnerError, SandboxKey, naming};
 /// Of every plain call.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of the questions by which the session is kept.
-pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two of them while all is well.
 const PROBE_PERIOD: Duration = Duration::from_secs(10);
 const BACKOFF_MIN: Duration = Duration::from_millis(200);
@@ -247,6 +247,11 @@ impl Session {
         Watched { session: self, place: place.clone(), pod }
     }
 
+    /// A pod as the watch has it.
+    pub(super) fn known(&self, place: &Place) -> Option<Arc<Seen>> {
+        lock(&self.pods).get(place).and_then(|it| it.pod.borrow().clone())
+    }
+
     /// One pod as the API server has it now.
     pub(super) async fn look(&self, place: &Place) -> Result<Option<Arc<Seen>>, Fault> {
         let asked = self
@@ -336,13 +341,20 @@ impl Session {
         lock(&self.happenings).forget(place);
     }
 
-    /// What the cluster told about a pod since `from`, and the number to go on from.
-    pub(super) fn happenings(&self, place: &Place, from: usize) -> (Vec<Happening>, usize) {
-        lock(&self.happenings).since(place, from)
+    /// What the cluster told about a pod. Who watches the pod is woken by it, and by that of no other pod:
+    /// thousands may wait, each told again and again that there is no room.
+    pub(super) fn happenings(&self, place: &Place) -> Vec<Happening> {
+        lock(&self.happenings).of(place)
     }
 
-    pub(super) fn happened(&self) -> watch::Receiver<u64> {
-        lock(&self.happenings).subscribe()
+    fn happened(&self, event: ClusterEvent) {
+        let Some(place) = happenings::place(&event) else { return };
+        // Of others, and of those that are long gone, nothing is kept.
+        if let Some(entry) = lock(&self.pods).get(&place)
+            && lock(&self.happenings).hear(&place, event)
+        {
+            entry.pod.send_modify(|_| {});
+        }
     }
 
     pub(super) fn note_stop(&self, uid: &str) {
@@ -578,14 +590,7 @@ impl Session {
             let mut events = std::pin::pin!(watcher(api, config));
             while let Some(event) = events.next().await {
                 match event {
-                    Ok(Event::Apply(it) | Event::InitApply(it)) => {
-                        // Of others, and of those that are long gone, nothing is kept.
-                        if let Some(place) = happenings::place(&it)
-                            && lock(&self.pods).contains_key(&place)
-                        {
-                            lock(&self.happenings).hear(place, it);
-                        }
-                    }
+                    Ok(Event::Apply(it) | Event::InitApply(it)) => self.happened(it),
                     Ok(Event::Delete(_) | Event::Init | Event::InitDone) => {}
                     Err(error) => {
                         tracing::debug!(namespace, %error, "the events of the cluster can't be read");
@@ -598,7 +603,7 @@ impl Session {
     }
 }
 
-/// A pod as it changes.
+/// A pod as it changes, and as the cluster tells about it.
 #[derive(Debug)]
 pub(super) struct Watched<'a> {
     session: &'a Session,

@@ -12,6 +12,7 @@ mod logs;
 mod openapi;
 mod outputs;
 mod rendering;
+mod schema;
 mod submitting;
 mod system;
 mod targets;

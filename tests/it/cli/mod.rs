@@ -8,6 +8,7 @@ mod follow;
 mod keys;
 mod streams;
 mod terminal;
+mod workflows;
 
 use std::path::Path;
 use std::process::{Output, Stdio};

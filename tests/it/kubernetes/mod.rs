@@ -3,6 +3,7 @@
 
 mod access;
 mod doctor;
+mod gate;
 #[cfg(feature = "failpoints")]
 mod kills;
 mod logs;

@@ -4,6 +4,8 @@ use std::future::Future;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
 use supercargo::domain::spec::TaskSpec;
 use supercargo::ids::InstallationId;
 use supercargo::runner::docker::{DockerConfig, DockerRunner};
@@ -142,6 +144,14 @@ impl Subject {
         let (go_on, released) = oneshot::channel();
         proxy.next("POST", path, Fate::Held(arrive, released));
         Held::AtProxy { arrived, go_on }
+    }
+
+    /// Those of Kubernetes, without a proxy.
+    pub(crate) fn pods(&self) -> Option<Api<Pod>> {
+        match &self.backend {
+            Backend::Kubernetes(it) => Some(it.1.pods()),
+            Backend::Fake(_) | Backend::Docker(_) => None,
+        }
     }
 
     pub(crate) const fn is_kubernetes(&self) -> bool {

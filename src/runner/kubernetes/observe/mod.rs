@@ -443,6 +443,18 @@ fn hopeless(
     }
 }
 
+/// Whether its node looked for the Secret that it starts by before it could be seen there. It looks again after ten
+/// seconds and more, or when the pod changes.
+pub(super) fn missed_its_gate(seen: &Seen) -> bool {
+    seen.containers.iter().any(|it| match &it.state {
+        State::Waiting { reason, message } => {
+            reason == "CreateContainerConfigError"
+                && (message.contains(&gate_name(seen)) || is_busy(message))
+        }
+        State::Running { .. } | State::Ended { .. } => false,
+    })
+}
+
 fn gate_name(seen: &Seen) -> String {
     super::convert::gate_name(&seen.name, &seen.gate)
 }

@@ -247,6 +247,20 @@ fn the_table_of_reasons_for_which_it_will_never_start() {
 }
 
 #[test]
+fn a_node_that_missed_the_secret_is_told_apart() {
+    for (why, message, expected) in [
+        ("CreateContainerConfigError", "secret \"sc-1-00000000\" not found", true),
+        ("CreateContainerConfigError", "failed to sync secret cache: timed out waiting", true),
+        ("CreateContainerConfigError", "secret \"x\" not found", false),
+        ("ContainerCreating", "", false),
+        ("ErrImagePull", "timed out", false),
+    ] {
+        let seen = pod(only_main(waiting(why, message), "Pending"));
+        assert_eq!(missed_its_gate(&seen), expected, "{why}: {message}");
+    }
+}
+
+#[test]
 fn backing_off_from_a_pull_says_what_failed() {
     let seen = pod(only_main(waiting("ImagePullBackOff", "Back-off pulling image"), "Pending"));
     let failed =

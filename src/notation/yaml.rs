@@ -12,8 +12,7 @@ use serde_json::{Map, Number, Value};
 use serde_saphyr::options::NonFiniteFloatPolicy;
 use serde_saphyr::{Error, Options, Spanned};
 
-use super::malformed;
-use crate::api::problem::{Problem, ProblemKind};
+use super::{Malformed, Place, Places, pointer_token};
 
 /// As deep as JSON is read.
 const DEPTH: usize = 127;
@@ -23,7 +22,7 @@ const ALIASES: usize = 1_000;
 /// How much longer than the body its text may become where aliases repeat it.
 const TIMES: usize = 4;
 
-pub(super) fn read(bytes: &[u8]) -> Result<Value, Problem> {
+pub(super) fn read(bytes: &[u8], places: Option<&mut Places>) -> Result<Value, Malformed> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
         let line = before.split(|it| *it == b'\n').count();
@@ -33,7 +32,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Value, Problem> {
     let text_limit = TIMES * text.len() + (64 << 10);
     let node: Spanned<Node> =
         serde_saphyr::from_str_with_options(text, options(text_limit)).map_err(refused)?;
-    Reader { text, left: text_limit }.value(node)
+    let key = None;
+    Reader { text, left: text_limit, places, pointer: String::new() }.value(node, key)
 }
 
 fn options(text_limit: usize) -> Options {
@@ -61,7 +61,7 @@ fn options(text_limit: usize) -> Options {
     }
 }
 
-fn refused(error: Error) -> Problem {
+fn refused(error: Error) -> Malformed {
     let at = error.location();
     let (line, column) = at.map_or((1, 1), |it| (it.line(), it.column()));
     let what = match error.without_snippet() {
@@ -80,9 +80,8 @@ fn refused(error: Error) -> Problem {
     not_yaml(&what, line, column)
 }
 
-fn not_yaml(what: &str, line: u64, column: u64) -> Problem {
-    let detail = format!("the body is not valid YAML: {what} at line {line} column {column}");
-    malformed(ProblemKind::MalformedYaml, detail, line, column)
+fn not_yaml(what: &str, line: u64, column: u64) -> Malformed {
+    Malformed { detail: format!("{what} at line {line} column {column}"), line, column }
 }
 
 /// What the parser makes of a node, before the text that stands there is looked at.
@@ -95,7 +94,7 @@ enum Node {
     NotFinite,
     Text(String),
     List(Vec<Spanned<Node>>),
-    Map(Vec<(String, Spanned<Node>)>),
+    Map(Vec<(Spanned<String>, Spanned<Node>)>),
 }
 
 impl<'de> Deserialize<'de> for Node {
@@ -168,10 +167,21 @@ struct Reader<'a> {
     text: &'a str,
     /// How many bytes of text may still come: aliases repeat them.
     left: usize,
+    /// Where to note what stands where.
+    places: Option<&'a mut Places>,
+    /// Of the value that is read, where places are noted.
+    pointer: String,
+}
+
+fn place(at: &serde_saphyr::Location) -> Place {
+    Place { line: at.line(), column: at.column() }
 }
 
 impl Reader<'_> {
-    fn value(&mut self, node: Spanned<Node>) -> Result<Value, Problem> {
+    fn value(&mut self, node: Spanned<Node>, key: Option<Place>) -> Result<Value, Malformed> {
+        if let Some(places) = &mut self.places {
+            places.put(self.pointer.clone(), key, place(&node.referenced));
+        }
         let span = node.defined.span();
         let source = || {
             let start = usize::try_from(span.byte_offset()?).ok()?;
@@ -192,15 +202,20 @@ impl Reader<'_> {
                 Value::String(it)
             }
             Node::List(items) => {
-                let items: Result<Vec<Value>, Problem> =
-                    items.into_iter().map(|it| self.value(it)).collect();
-                Value::Array(items?)
+                let mut list = Vec::with_capacity(items.len());
+                for (index, item) in items.into_iter().enumerate() {
+                    let token =
+                        if self.places.is_some() { index.to_string() } else { String::new() };
+                    list.push(self.below(&token, item, None)?);
+                }
+                Value::Array(list)
             }
             Node::Map(fields) => {
                 let mut map = Map::new();
                 for (key, value) in fields {
-                    self.spend(key.len(), &value.referenced)?;
-                    map.insert(key, self.value(value)?);
+                    self.spend(key.value.len(), &value.referenced)?;
+                    let value = self.below(&key.value, value, Some(place(&key.referenced)))?;
+                    map.insert(key.value, value);
                 }
                 Value::Object(map)
             }
@@ -208,7 +223,23 @@ impl Reader<'_> {
         Ok(value)
     }
 
-    fn spend(&mut self, bytes: usize, at: &serde_saphyr::Location) -> Result<(), Problem> {
+    fn below(
+        &mut self,
+        token: &str,
+        node: Spanned<Node>,
+        key: Option<Place>,
+    ) -> Result<Value, Malformed> {
+        let before = self.pointer.len();
+        if self.places.is_some() {
+            self.pointer.push('/');
+            self.pointer.push_str(&pointer_token(token));
+        }
+        let value = self.value(node, key);
+        self.pointer.truncate(before);
+        value
+    }
+
+    fn spend(&mut self, bytes: usize, at: &serde_saphyr::Location) -> Result<(), Malformed> {
         self.left = self.left.checked_sub(bytes).ok_or_else(|| {
             not_yaml("its aliases unfold to too much text", at.line(), at.column())
         })?;
@@ -223,12 +254,11 @@ mod tests {
     use super::*;
 
     fn yaml(text: &str) -> Value {
-        read(text.as_bytes()).unwrap()
+        read(text.as_bytes(), None).unwrap()
     }
 
     fn fault(text: &str) -> String {
-        let body = read(text.as_bytes()).unwrap_err().body("");
-        serde_json::from_slice::<Value>(&body).unwrap()["detail"].as_str().unwrap().to_owned()
+        read(text.as_bytes(), None).unwrap_err().to_string()
     }
 
     #[test]
@@ -338,10 +368,7 @@ mod tests {
         let many = format!("[{}]", "1,".repeat(NODES + 1));
         for bomb in [laughs, copies, deep, "a: &a [*a]\n".to_owned(), many] {
             let fault = fault(&bomb);
-            assert!(
-                fault.starts_with("the body is not valid YAML: ") && fault.len() < 300,
-                "{fault}"
-            );
+            assert!(fault.contains(" at line ") && fault.len() < 300, "{fault}");
         }
     }
 }

@@ -5,15 +5,15 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::{malformed, pointer_token};
-use crate::api::problem::{Problem, ProblemKind};
+use super::{Malformed, pointer_token};
 
-pub(super) fn read(bytes: &[u8]) -> Result<Value, Problem> {
+pub(super) fn read(bytes: &[u8]) -> Result<Value, Malformed> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = Strict { place: &Place::Root }.deserialize(&mut json);
-    value.and_then(|it| json.end().map(|()| it)).map_err(|error| {
-        let detail = format!("the body is not valid JSON: {error}");
-        malformed(ProblemKind::MalformedJson, detail, error.line() as u64, error.column() as u64)
+    value.and_then(|it| json.end().map(|()| it)).map_err(|error| Malformed {
+        detail: error.to_string(),
+        line: error.line() as u64,
+        column: error.column() as u64,
     })
 }
 
@@ -121,9 +121,8 @@ mod tests {
             (r#"{"tasks": [{}, {"env": {"A": 1, "B": 2, "A": 3}}]}"#, "\"A\" (/tasks/1/env/A)"),
             (r#"{"a/b": {"~": 1, "\u007e": 1}}"#, "\"~\" (/a~1b/~0)"),
         ] {
-            let problem = String::from_utf8(read(text.as_bytes()).unwrap_err().body("")).unwrap();
-            let place = serde_json::to_string(&place).unwrap();
-            assert!(problem.contains(place.trim_matches('"')), "{problem}");
+            let malformed = read(text.as_bytes()).unwrap_err();
+            assert!(malformed.detail.contains(place), "{malformed}");
         }
         assert_eq!(read(br#"{"a": {"x": 1}, "b": {"x": 1}}"#).unwrap()["b"], json!({"x": 1}));
     }

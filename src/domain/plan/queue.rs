@@ -1,10 +1,10 @@
-//! What the scheduler does next, decided from a snapshot. Pure.
+//! The tasks that waited too long for a worker, found in a snapshot of the queue.
 
 use jiff::Timestamp;
 
-use super::failure::{Failure, Reason};
-use super::outcome::Outcome;
-use super::quantity::format_duration;
+use crate::domain::failure::{Failure, Reason};
+use crate::domain::outcome::Outcome;
+use crate::domain::quantity::format_duration;
 use crate::ids::TaskId;
 
 /// A task that waits for a worker.
