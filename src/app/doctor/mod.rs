@@ -10,6 +10,10 @@ mod look;
 mod look_cluster;
 #[cfg(feature = "docker")]
 mod look_engine;
+#[cfg_attr(
+    not(any(feature = "docker", feature = "kubernetes")),
+    expect(dead_code, reason = "only backends have sandboxes")
+)]
 mod look_sandboxes;
 mod verdict;
 

@@ -55,6 +55,8 @@ impl KubernetesRunner {
         match made {
             Ok(_) => Ok(true),
             Err(fault) if fault.already_exists() => self.is_void(seen).await,
+            // As in a namespace that is going: its Secret may have been there, and be gone already.
+            Err(Fault::Status { code: 403, .. }) => Ok(false),
             Err(fault) => Err(fault.into()),
         }
     }

@@ -8,6 +8,8 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 use super::convert::{COLLECTOR, GATE_ANNOTATION, MAIN};
 
 /// Put aside on purpose.
+/// What a node says of a container that ran there and that it can't find.
+pub(super) const LOST: &str = "ContainerStatusUnknown";
 pub(super) const LABEL_KEPT: &str = "supercargo.dev/kept";
 
 /// One pod as the API server describes it.
@@ -96,11 +98,11 @@ pub(super) enum State {
 
 impl State {
     /// It is not certain that it never ran.
-    pub(super) const fn has_run(&self) -> bool {
+    pub(super) fn has_run(&self) -> bool {
         match self {
             Self::Waiting { .. } => false,
             Self::Running { .. } => true,
-            Self::Ended { started_at, .. } => started_at.is_some(),
+            Self::Ended { started_at, reason, .. } => started_at.is_some() || reason == LOST,
         }
     }
 }
@@ -208,7 +210,11 @@ impl Seen {
 
 fn container(name: &str, role: Role, status: Option<ContainerStatus>) -> Container {
     let image_id = status.as_ref().map(|it| it.image_id.clone()).filter(|it| !it.is_empty());
-    let state = status.and_then(|it| it.state).map_or_else(waiting, state);
+    let (now, last) = status.map(|it| (it.state, it.last_state)).unwrap_or_default();
+    // No container of ours starts twice: one that waits again is one that its node has lost.
+    let waits = now.as_ref().is_none_or(|it| it.running.is_none() && it.terminated.is_none());
+    let last = last.filter(|it| waits && it.terminated.is_some());
+    let state = last.or(now).map_or_else(waiting, state);
     Container { name: name.to_owned(), role, state, image_id }
 }
 

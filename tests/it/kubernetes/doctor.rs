@@ -43,7 +43,10 @@ async fn a_cluster_is_looked_at_with_what_it_has_of_the_installation() {
         .says("cluster cluster identity", "ok", "1 live attempt here")
         .says("cluster cluster permissions", "ok", "may do there what tasks need")
         .says("pods cluster", "ok", "1 of a live attempt");
-    assert!(report.0.iter().all(|it| it["status"] == "ok"), "{:#?}", report.0);
+    // How much room the machine has is not for this test to say.
+    let of_clusters = |it: &&Value| it["check"].as_str().unwrap().contains("cluster");
+    let mut of_clusters = report.0.iter().filter(of_clusters);
+    assert!(of_clusters.all(|it| it["status"] == "ok"), "{:#?}", report.0);
 
     // A pod of ours that nobody knows of; one that a node would never get.
     let mut labels = pod.metadata.labels.unwrap();

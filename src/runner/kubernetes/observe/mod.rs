@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::happenings::Happening;
-use super::seen::{Container, Phase, Role, Scheduled, Seen, State};
+use super::seen::{Container, LOST, Phase, Role, Scheduled, Seen, State};
 use crate::domain::exit::{ExitReport, ExitStatus};
 use crate::domain::failure::{Failure, Reason};
 use crate::domain::spec::Timeouts;
@@ -112,7 +112,7 @@ fn ended(seen: &Seen, context: Context<'_>) -> Option<ExitReport> {
         if let Some((reason, message)) = put_out(seen, finished_at, context) {
             return Some(report(disrupted(reason, message, Some(*code)), finished_at));
         }
-        if reason == "ContainerStatusUnknown" {
+        if reason == LOST {
             let message = "the node lost the container and can't say how it ended".to_owned();
             return Some(report(disrupted(Reason::NodeLost, message, Some(*code)), finished_at));
         }

@@ -332,3 +332,33 @@ fn a_node_that_ends_a_pod_has_not_ended_it_yet() {
     assert!(report.fleeting);
     assert_eq!(reason(Standing::Ended(report)), Reason::Timeout);
 }
+
+#[test]
+fn a_container_that_its_node_has_lost_has_run() {
+    let lost = json!({"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}});
+    let context =
+        Context { timeouts: None, happenings: &[], stopped_by_us: false, now: at(FINISHED) };
+    let told = |change: &dyn Fn(&mut Value)| {
+        let seen = pod(|it| {
+            only_main(lost.clone(), "Failed")(it);
+            change(it);
+        });
+        assert!(seen.has_run() && seen.is_over());
+        match standing(&seen, context) {
+            Standing::Ended(ExitReport {
+                status: ExitStatus::Disrupted { reason, .. }, ..
+            }) => reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(told(&|_| {}), Reason::NodeLost);
+    // Nodes tell of those that they have ended for somebody as of ones that wait again.
+    let again = |it: &mut Value| {
+        let main = &mut it["status"]["containerStatuses"][0];
+        main["lastState"] = main["state"].take();
+        main["state"] = waiting("ContainerCreating", "");
+        it["metadata"]["deletionTimestamp"] = json!(FINISHED);
+        it["metadata"]["deletionGracePeriodSeconds"] = json!(1);
+    };
+    assert_eq!(told(&again), Reason::DeletedExternally);
+}
