@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -73,6 +73,8 @@ pub struct Worker {
 
 /// A database that does not answer must not hold up a stop.
 const RELEASE_DEADLINE: Duration = Duration::from_secs(5);
+/// Of events that are written apart from a step of their attempt, at once.
+const TELLING: usize = 4;
 
 type Stops = HashMap<TaskId, (Fence, watch::Sender<Option<StopReason>>)>;
 
@@ -93,6 +95,8 @@ struct Shared {
     /// Supervisors leave their sandboxes running and end.
     detach: CancellationToken,
     supervisors: TaskTracker,
+    /// Who may write events before the next step of the attempt takes them along.
+    telling: Semaphore,
 }
 
 impl Worker {
@@ -111,6 +115,7 @@ impl Worker {
             draining: CancellationToken::new(),
             detach: CancellationToken::new(),
             supervisors: TaskTracker::new(),
+            telling: Semaphore::new(TELLING),
             parts,
         });
         let own = shared.parts.store.take_own(shared.parts.worker, &[]).await?;

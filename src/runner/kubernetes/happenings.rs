@@ -27,6 +27,15 @@ pub(super) struct Happening {
     pub(super) container: Option<String>,
 }
 
+impl Happening {
+    /// The same, whenever it was.
+    fn says(&self, other: &Self) -> bool {
+        self.reason == other.reason
+            && self.message == other.message
+            && self.container == other.container
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Happenings {
     pods: HashMap<Place, Vec<Happening>>,
@@ -50,7 +59,9 @@ impl Happenings {
             container,
         };
         let of_pod = self.pods.entry(place.clone()).or_default();
-        let is_news = of_pod.len() < MAX && of_pod.last() != Some(&happening);
+        // What is told again and again, as that there is no room, is no news.
+        let again = of_pod.last().is_some_and(|it| it.says(&happening));
+        let is_news = of_pod.len() < MAX && !again;
         if is_news {
             of_pod.push(happening);
         }

@@ -41,6 +41,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::Patch;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -54,7 +55,7 @@ use self::errors::Fault;
 use self::launch::{Launch, pause_until};
 use self::observe::{Context, Standing, standing};
 pub use self::render::render;
-use self::seen::{Role, Seen, State};
+use self::seen::{LABEL_KEPT, Role, Seen, State};
 use self::session::{Place, Session, now};
 pub use self::typed::check as check_pod_template;
 use super::{
@@ -427,14 +428,14 @@ impl Runner for KubernetesRunner {
 
     async fn list_owned(&self) -> Result<Vec<OwnedSandbox>, RunnerError> {
         self.session.engine()?;
-        let all = self.session.list().await?;
-        let owned = all.into_iter().filter_map(|it| {
-            let of = |label: &str| it.labels.get(label).cloned();
+        let owned = |it: ObjectMeta| {
+            let labels = it.labels?;
+            let of = |label: &str| labels.get(label).cloned();
             let (task, attempt) = naming::owner(self.session.installation, of)?;
-            let kept = it.is_kept();
-            Some(OwnedSandbox { attempt, task, created_at: it.created_at, kept })
-        });
-        Ok(owned.collect())
+            let kept = labels.contains_key(LABEL_KEPT);
+            Some(OwnedSandbox { attempt, task, created_at: it.creation_timestamp?.0, kept })
+        };
+        Ok(self.session.list(owned).await?)
     }
 }
 

@@ -9,6 +9,8 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event as ClusterEvent, Namespace, Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::ListParams;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use tokio::sync::{Notify, watch};
@@ -36,6 +38,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 const SAY_AGAIN: Duration = Duration::from_mins(5);
 /// A watch is opened anew so often: one that hangs is found out.
 const WATCH_SECONDS: u32 = 240;
+/// How many pods are read at once.
+const PAGE: u32 = 100;
 /// Whose UID is that of its cluster.
 const CLUSTER_NAMESPACE: &str = "kube-system";
 
@@ -295,17 +299,27 @@ impl Session {
         Ok(None)
     }
 
-    /// Every pod of this installation.
-    pub(super) async fn list(&self) -> Result<Vec<Seen>, Fault> {
+    /// What is made of the metadata of every pod of this installation. By pages: a whole pod weighs a hundred times
+    /// what is kept of it, and there may be thousands.
+    pub(super) async fn list<T>(
+        &self,
+        read: impl Fn(ObjectMeta) -> Option<T>,
+    ) -> Result<Vec<T>, Fault> {
         let mut found = Vec::new();
         for namespace in self.namespaces() {
-            let list = self
-                .call(async |client| {
-                    let params = kube::api::ListParams::default().labels(&self.selector());
-                    Api::<Pod>::namespaced(client, &namespace).list(&params).await
-                })
-                .await?;
-            found.extend(list.items.into_iter().filter_map(Seen::read));
+            let mut params = ListParams::default().labels(&self.selector()).limit(PAGE);
+            loop {
+                let page = self
+                    .call(async |client| {
+                        Api::<Pod>::namespaced(client, &namespace).list_metadata(&params).await
+                    })
+                    .await?;
+                found.extend(page.items.into_iter().filter_map(|it| read(it.metadata)));
+                match page.metadata.continue_.filter(|it| !it.is_empty()) {
+                    Some(next) => params = params.continue_token(&next),
+                    None => break,
+                }
+            }
         }
         Ok(found)
     }
@@ -490,7 +504,10 @@ impl Session {
                 sleep(BACKOFF_MIN).await;
                 continue;
             };
-            let config = watcher::Config::default().labels(&self.selector()).timeout(WATCH_SECONDS);
+            let config = watcher::Config::default()
+                .labels(&self.selector())
+                .timeout(WATCH_SECONDS)
+                .page_size(PAGE);
             let mut events =
                 std::pin::pin!(watcher(Api::<Pod>::namespaced(client, &namespace), config));
             // A client of new credentials is taken after a failure: the watch that there is goes on.
@@ -584,8 +601,10 @@ impl Session {
         loop {
             self.until_ready().await;
             let Ok(client) = self.client() else { continue };
-            let config =
-                watcher::Config::default().fields("involvedObject.kind=Pod").timeout(WATCH_SECONDS);
+            let config = watcher::Config::default()
+                .fields("involvedObject.kind=Pod")
+                .timeout(WATCH_SECONDS)
+                .page_size(PAGE);
             let api = Api::<ClusterEvent>::namespaced(client, &namespace);
             let mut events = std::pin::pin!(watcher(api, config));
             while let Some(event) = events.next().await {

@@ -283,6 +283,9 @@ fn apply(attempt: &mut Attempt, event: Event) {
 
 /// Best effort: events that can't be written now go with the next write.
 async fn write_events(shared: &Shared, claimed: &ClaimedTask, journal: &Journal) {
+    // Thousands that are told the same at the same time, as that there is no room, would all hold a write ready
+    // for the few connections.
+    let Ok(_telling) = shared.telling.try_acquire() else { return };
     let events = journal.take();
     if events.is_empty() {
         return;
