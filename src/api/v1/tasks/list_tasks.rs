@@ -58,12 +58,12 @@ impl ReadQuery for TaskFilter {
             labels: page::read_labels(query),
             name: query.one("name"),
             target: query.one("target"),
-            submitted_after: query.parsed("submitted_after", page::parse_time),
-            submitted_before: query.parsed("submitted_before", page::parse_time),
-            limit: page::read_limit(query),
             run: query.parsed("run_id", |it| {
                 it.parse().map_err(|_| format!("{it:?} is not the id of a run"))
             }),
+            submitted_after: query.parsed("submitted_after", page::parse_time),
+            submitted_before: query.parsed("submitted_before", page::parse_time),
+            limit: page::read_limit(query),
             before: query.parsed("cursor", page::parse_cursor).map(TaskId::from_uuid),
         }
     }
