@@ -74,8 +74,8 @@ const END_FRAMES: usize = 256;
 /// After the exit, a followed log that gives nothing for so long is read to its end without following.
 const QUIET_AFTER_EXIT: Duration = Duration::from_millis(500);
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-/// After a followed log has ended by itself. Its container has ended as a rule, and some engines say so up to a
-/// second later: until then there is nothing to read, and the word of the end cuts this short.
+/// After a followed log has ended by itself and given nothing. Its container has ended as a rule, and some engines
+/// say so a second later and more: until then there is nothing to read, and the word of the end cuts this short.
 const AFTER_ITS_END: Duration = Duration::from_millis(500);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 /// Of a container beside the main one: that its log has ended, or not begun, is no reason to ask all the time.
@@ -203,7 +203,7 @@ impl Pump {
         loop {
             let last = exited.is_cancelled();
             let before = intake.taken();
-            let mut least = Duration::ZERO;
+            let mut ended = false;
             let reading = if last && self.read_end(intake, give_up).await {
                 Reading::Ended
             } else {
@@ -216,7 +216,7 @@ impl Pump {
                     return writer.stored().await;
                 }
                 // The engine ends a followed log at the exit, or when it goes down itself.
-                Reading::Ended => least = AFTER_ITS_END,
+                Reading::Ended => ended = true,
                 Reading::Broken(error) => {
                     tracing::debug!(task.id = %self.task, container = %self.container, %error, "the log broke off, reading on");
                     last_tries += u32::from(last);
@@ -228,6 +228,8 @@ impl Pump {
             }
             if intake.taken() > before {
                 backoff = FIRST_BACKOFF;
+            } else if ended {
+                backoff = backoff.max(AFTER_ITS_END);
             }
             tokio::select! {
                 biased;
@@ -238,7 +240,7 @@ impl Pump {
                     }
                     sleep(backoff).await;
                 }
-                () = sleep(backoff.max(least)) => {}
+                () = sleep(backoff) => {}
                 () = give_up.cancelled() => {}
             }
             backoff = (backoff * 2).min(longest);

@@ -288,6 +288,8 @@ impl<'a> Launch<'a> {
                     }
                 }
             };
+            // Thousands may wait here.
+            drop((happenings, current));
             tokio::select! {
                 () = watched.changed() => {}
                 () = pause_until(until) => {}

@@ -15,18 +15,15 @@ async fn a_node_that_missed_it_is_made_to_look_again() {
         let Some(pods) = subject.pods() else { return };
         let attempt = subject.attempt(task("true", &[]));
         let name = naming::sandbox_name(&attempt.key);
-        let mut held = subject.hold_next_start();
-        let meanwhile = async {
-            held.arrived().await;
-            until("its node has missed it", PATIENCE, async || {
-                let statuses = pods.get(&name).await.ok()?.status?.container_statuses?;
-                let waiting = statuses.first()?.state.as_ref()?.waiting.as_ref()?;
-                (waiting.reason.as_deref()? == "CreateContainerConfigError").then_some(())
-            })
-            .await;
-            held.release();
-        };
-        let (launched, ()) = tokio::join!(attempt.launch(&*subject.runner), meanwhile);
+        subject.lose_next_create();
+        attempt.try_launch(&*subject.runner).await.unwrap_err();
+        until("its node has missed it", PATIENCE, async || {
+            let statuses = pods.get(&name).await.ok()?.status?.container_statuses?;
+            let waiting = statuses.first()?.state.as_ref()?.waiting.as_ref()?;
+            (waiting.reason.as_deref()? == "CreateContainerConfigError").then_some(())
+        })
+        .await;
+        let launched = attempt.launch(&*subject.runner).await;
         assert_eq!(attempt.exit_code(&*subject.runner, &launched.handle).await, Some(0));
         let nudge = |it: &String| it.starts_with("PATCH ") && it.contains(&name);
         assert!(subject.requests().iter().any(nudge), "{:?}", subject.requests());
