@@ -60,6 +60,10 @@ impl Tables {
                     "attempt_queued_at": opt(it.attempt_queued_at),
                     "after_task_id": it.after,
                     "unconfirmed": it.unconfirmed,
+                    // No runs of workflows.
+                    "run_id": null,
+                    "node": null,
+                    "item": null,
                 })
             })
             .collect()
